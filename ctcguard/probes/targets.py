@@ -1,0 +1,97 @@
+"""Probes of the targets: what the labels of each utterance are, within ``target_lengths``. O(batch × labels).
+
+Every function takes a `CTCCall` and returns a dict of 0-d arrays and columns (batch,). None branches on values.
+"""
+
+from __future__ import annotations
+
+from ctcguard._array import Array, arange, namespace, whole
+from ctcguard.call import CTCCall
+
+
+class _Labels:
+    """The labels of a call with their owners, for padded and concatenated targets alike.
+
+    Flags about labels have the shape of the targets; `count` sums them up to one number an utterance.
+    """
+
+    def __init__(self, call: CTCCall) -> None:
+        xp = self.xp = namespace(call.targets)
+        self.targets = whole(call.targets, call.targets)
+        lengths = whole(call.targets, call.target_lengths)
+        size = int(call.targets.shape[-1])
+        position = arange(call.targets, size)
+        if call.concatenated:
+            ends = xp.cumulative_sum(lengths)
+            self.owner = xp.searchsorted(ends, position, side="right")
+            self.ends = xp.clip(ends, 0, size)
+            self.starts = xp.clip(ends - lengths, 0, size)
+            self.counted = self.owner < call.batch
+        else:
+            self.counted = position[None, :] < lengths[:, None]
+
+    def count(self, flags: Array) -> Array:
+        """How many labels of each utterance carry the flag, (batch,)."""
+        xp = self.xp
+        flags = xp.astype(flags & self.counted, self.targets.dtype)
+        if flags.ndim == 2:
+            return xp.sum(flags, axis=1)
+        total = xp.concat([xp.zeros_like(flags[:1]), xp.cumulative_sum(flags)])
+        return xp.take(total, self.ends) - xp.take(total, self.starts)
+
+    def after(self, flags: Array) -> Array:
+        """Flags about each label and the one before it, given from the second on; the first of an utterance has none."""
+        xp = self.xp
+        if flags.ndim == 1:
+            flags = flags & (self.owner[1:] == self.owner[:-1])
+        return xp.concat([xp.zeros_like(self.counted[..., :1]), flags], axis=-1)
+
+
+def label_faults(call: CTCCall) -> dict[str, Array]:
+    """Labels outside the classes, below zero, equal to the blank, and adjacent repeats.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``targets`` (batch, labels) or (labels,), ``target_lengths`` (batch,).
+
+    Returns
+    -------
+    dict
+        Columns (batch,), counts of labels within ``target_lengths``: ``out_of_range_labels`` (≥ classes),
+        ``negative_labels`` (< 0), ``blank_labels``, ``blanks_before_label`` (a blank directly followed by another
+        label; 0 when all blanks stand at the end), ``adjacent_repeats``. Scalars ``label_max`` and ``label_min`` over
+        the whole batch; -1 and 0 when there is no label at all. Targets without room for a label give zeros.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> call = ctc_call(
+    ...     log_probs=np.zeros((1, 9, 4)), targets=[[1, 1, 0, 7]], input_lengths=[9], target_lengths=[4], blank=0
+    ... )
+    >>> faults = label_faults(call)
+    >>> int(faults["adjacent_repeats"][0]), int(faults["out_of_range_labels"][0]), int(faults["blanks_before_label"][0])
+    (1, 1, 1)
+    """
+    if call.targets.shape[-1] == 0:
+        return _no_labels(call)
+    labels = _Labels(call)
+    xp, targets = labels.xp, labels.targets
+    is_blank = targets == call.blank
+    return {
+        "out_of_range_labels": labels.count(targets >= call.classes),
+        "negative_labels": labels.count(targets < 0),
+        "blank_labels": labels.count(is_blank),
+        "blanks_before_label": labels.count(labels.after(is_blank[..., :-1] & ~is_blank[..., 1:])),
+        "adjacent_repeats": labels.count(labels.after(targets[..., 1:] == targets[..., :-1])),
+        "label_max": xp.max(xp.where(labels.counted, targets, -xp.ones_like(targets))),
+        "label_min": xp.min(xp.where(labels.counted, targets, xp.zeros_like(targets))),
+    }
+
+
+def _no_labels(call: CTCCall) -> dict[str, Array]:
+    xp = namespace(call.target_lengths)
+    none = xp.zeros_like(call.target_lengths)
+    columns = ("out_of_range_labels", "negative_labels", "blank_labels", "blanks_before_label", "adjacent_repeats")
+    return {**dict.fromkeys(columns, none), "label_max": xp.asarray(-1), "label_min": xp.asarray(0)}

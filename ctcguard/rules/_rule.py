@@ -1,0 +1,98 @@
+"""What a rule is: floats in, a finding out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from ctcguard.finding import Finding, Severity
+from ctcguard.readings import Readings
+
+
+class Rule(BaseModel):
+    """Base of all rules. The class docstring is the rule's page, its fields are its thresholds.
+
+    Attributes
+    ----------
+    code : str
+        For instance ``"CTC402"``; never reused.
+    severity : Severity
+        The usual severity; a finding may be milder, and the page says when.
+    wants : tuple of str
+        Readings without which the rule is not run.
+    causes : tuple of str
+        Slugs that its findings can carry.
+    explains : tuple of str
+        Codes of symptoms that this fault brings about. The relation has no cycles.
+    lasting : bool
+        Whether the fault goes on explaining symptoms of later calls (a head that is too narrow stays so).
+    unsafe : bool
+        Whether the loss itself may corrupt memory, so that the finding must be on disk before it is called.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: ClassVar[str]
+    severity: ClassVar[Severity] = Severity.ERROR
+    wants: ClassVar[tuple[str, ...]]
+    causes: ClassVar[tuple[str, ...]]
+    explains: ClassVar[tuple[str, ...]] = ()
+    lasting: ClassVar[bool] = False
+    unsafe: ClassVar[bool] = False
+
+    @classmethod
+    def name(cls) -> str:
+        """The fault in words, from the class name: ``unnormalised-log-probs``."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+
+    def check(self, readings: Readings) -> Finding | None:
+        """The finding, or None when the healthy condition holds. NaN never satisfies it."""
+        raise NotImplementedError
+
+    def finding(
+        self,
+        readings: Readings,
+        *,
+        cause: str,
+        message: str,
+        fix: str,
+        evidence: str = "",
+        numbers: dict[str, Any] | None = None,
+        affected: Iterable[int] = (),
+        note: Callable[[int], str] = lambda index: "",
+        severity: Severity | None = None,
+    ) -> Finding:
+        """A finding of this rule.
+
+        Parameters
+        ----------
+        readings : Readings
+            Where the utterances are described.
+        cause, evidence, message, fix : str
+            As in `Finding`.
+        numbers : dict, optional
+            The readings judged, for ``findings.jsonl``.
+        affected : iterable of int
+            Batch indices concerned, worst first; the first five are named.
+        note : callable
+            Batch index to what is wrong with that utterance.
+        severity : Severity, optional
+            When it is not the rule's usual one.
+        """
+        indices = [int(index) for index in affected]
+        return Finding(
+            code=self.code,
+            name=self.name(),
+            severity=severity or self.severity,
+            cause=cause,
+            evidence=evidence,
+            message=message,
+            fix=fix,
+            readings=numbers or {},
+            utterances=readings.utterances(indices, note),
+            affected=frozenset(indices),
+            explains=self.explains,
+        )
