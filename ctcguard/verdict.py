@@ -47,6 +47,10 @@ class Verdict(BaseModel):
         """Optimizer steps taken before the root was found."""
         return self.root.step
 
+    def findings(self) -> tuple[Finding, ...]:
+        """The root and its symptoms."""
+        return (self.root, *self.also)
+
     def record(self) -> dict[str, Any]:
         """The JSON object for ``findings.jsonl``."""
         return {

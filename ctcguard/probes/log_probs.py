@@ -79,11 +79,11 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     Returns
     -------
     dict
-        Scalars: ``logsumexp_abs_max``, largest \\|logsumexp over classes\\| in nats (0 for log-probs);
+        Scalars: ``logsumexp_min`` and ``logsumexp_max``, over classes, in nats (both 0 for log-probs);
         ``row_sum_error``, largest \\|sum over classes - 1\\| (0 for probabilities); ``sample_min`` and ``sample_max``;
         ``minus_inf_fraction`` in [0, 1]; ``fits_bfloat16`` and ``fits_float16``, 1 when every sampled value is
         exactly representable there, so that a softmax in half precision is known although its result was cast up.
-        NaN in a sampled valid frame makes the first four NaN. Without valid frames: 0, 0, inf, -inf, 0, 1, 1.
+        NaN in a sampled valid frame makes the first five NaN. Without valid frames: 0, 0, 0, inf, -inf, 0, 1, 1.
         Nothing when an axis is empty.
 
     References
@@ -95,7 +95,7 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     >>> import numpy as np
     >>> from ctcguard.call import ctc_call
     >>> call = ctc_call(log_probs=np.zeros((1, 3, 4)), targets=[[1]], input_lengths=[3], target_lengths=[1], blank=0)
-    >>> round(float(normalisation(call)["logsumexp_abs_max"]), 3)
+    >>> round(float(normalisation(call)["logsumexp_max"]), 3)
     1.386
     """
     if 0 in call.scores.shape:
@@ -115,7 +115,8 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     count = xp.sum(xp.astype(valid, scores.dtype)) * call.classes
     counted = xp.where(inside & xp.isfinite(scores), scores, xp.zeros_like(scores))
     return {
-        "logsumexp_abs_max": xp.max(xp.where(valid, xp.abs(logsumexp), zero)),
+        "logsumexp_min": xp.min(xp.where(valid, logsumexp, zero)),
+        "logsumexp_max": xp.max(xp.where(valid, logsumexp, zero)),
         "row_sum_error": xp.max(xp.where(valid, xp.abs(row_sum), zero)),
         "sample_min": xp.min(xp.where(inside, scores, xp.full_like(scores, float("inf")))),
         "sample_max": xp.max(xp.where(valid, peak, zero - float("inf"))),

@@ -27,8 +27,8 @@ class Rule(BaseModel):
         Slugs that its findings can carry.
     explains : tuple of str
         Codes of symptoms that this fault brings about. The relation has no cycles.
-    lasting : bool
-        Whether the fault goes on explaining symptoms of later calls (a head that is too narrow stays so).
+    aftermath : tuple of str
+        Codes that it explains in later calls too (a head that is too narrow stays so).
     unsafe : bool
         Whether the loss itself may corrupt memory, so that the finding must be on disk before it is called.
     """
@@ -40,7 +40,7 @@ class Rule(BaseModel):
     wants: ClassVar[tuple[str, ...]]
     causes: ClassVar[tuple[str, ...]]
     explains: ClassVar[tuple[str, ...]] = ()
-    lasting: ClassVar[bool] = False
+    aftermath: ClassVar[tuple[str, ...]] = ()
     unsafe: ClassVar[bool] = False
 
     @classmethod

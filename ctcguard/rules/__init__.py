@@ -1,0 +1,73 @@
+"""All rules, in order of code."""
+
+from __future__ import annotations
+
+from ctcguard.errors import SettingsError
+from ctcguard.rules._rule import Rule
+from ctcguard.rules.gradients.no_gradient import NoGradient
+from ctcguard.rules.gradients.non_finite_gradient import NonFiniteGradient
+from ctcguard.rules.guard.guard_blind import GuardBlind
+from ctcguard.rules.guard.guard_fault import GuardFault
+from ctcguard.rules.lengths.input_length_in_wrong_units import InputLengthInWrongUnits
+from ctcguard.rules.lengths.input_length_out_of_range import InputLengthOutOfRange
+from ctcguard.rules.lengths.target_length_out_of_range import TargetLengthOutOfRange
+from ctcguard.rules.lengths.too_few_frames import TooFewFrames
+from ctcguard.rules.log_probs.non_finite_log_probs import NonFiniteLogProbs
+from ctcguard.rules.log_probs.positive_log_prob import PositiveLogProb
+from ctcguard.rules.log_probs.probabilities_as_logits import ProbabilitiesAsLogits
+from ctcguard.rules.log_probs.unnormalised_log_probs import UnnormalisedLogProbs
+from ctcguard.rules.loss.implausible_loss import ImplausibleLoss
+from ctcguard.rules.loss.masked_loss import MaskedLoss
+from ctcguard.rules.loss.negative_loss import NegativeLoss
+from ctcguard.rules.loss.non_finite_loss import NonFiniteLoss
+from ctcguard.rules.targets.blank_in_targets import BlankInTargets
+from ctcguard.rules.targets.empty_target import EmptyTarget
+from ctcguard.rules.targets.label_out_of_range import LabelOutOfRange
+from ctcguard.rules.targets.negative_label import NegativeLabel
+from ctcguard.rules.vocabulary.blank_disagrees import BlankDisagrees
+from ctcguard.rules.vocabulary.blank_out_of_range import BlankOutOfRange
+from ctcguard.rules.vocabulary.config_disagrees_with_head import ConfigDisagreesWithHead
+from ctcguard.rules.vocabulary.head_too_narrow import HeadTooNarrow
+
+ALL: tuple[type[Rule], ...] = (
+    HeadTooNarrow,
+    BlankDisagrees,
+    BlankOutOfRange,
+    ConfigDisagreesWithHead,
+    LabelOutOfRange,
+    NegativeLabel,
+    BlankInTargets,
+    EmptyTarget,
+    TooFewFrames,
+    InputLengthOutOfRange,
+    TargetLengthOutOfRange,
+    InputLengthInWrongUnits,
+    PositiveLogProb,
+    UnnormalisedLogProbs,
+    NonFiniteLogProbs,
+    ProbabilitiesAsLogits,
+    NegativeLoss,
+    NonFiniteLoss,
+    MaskedLoss,
+    ImplausibleLoss,
+    NonFiniteGradient,
+    NoGradient,
+    GuardBlind,
+    GuardFault,
+)
+
+
+def rule_named(text: str) -> type[Rule]:
+    """The rule with that code (``"CTC402"``, ``"402"``) or name.
+
+    Raises
+    ------
+    SettingsError
+        When there is none; the message lists all.
+    """
+    wanted = text.strip().lower().removeprefix("ctc")
+    for rule in ALL:
+        if wanted in (rule.code.lower().removeprefix("ctc"), rule.name()):
+            return rule
+    known = ", ".join(f"{rule.code} {rule.name()}" for rule in ALL)
+    raise SettingsError(f"{text!r} is no rule of ctcguard; the rules are: {known}")

@@ -1,0 +1,1 @@
+"""Rules about the distribution that the loss was given."""
