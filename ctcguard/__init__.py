@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ctcguard.call import CTCCall, ctc_call
     from ctcguard.errors import CallError, CTCGuardError, CTCStop, CTCVerdictError, MissingExtraError, SettingsError
     from ctcguard.finding import Finding, Severity
-    from ctcguard.guard import Guard, observe
+    from ctcguard.guard import Guard
     from ctcguard.judge import diagnose
     from ctcguard.settings import Settings
     from ctcguard.verdict import Verdict
@@ -36,7 +36,6 @@ _HOMES = {
     "Vocabulary": "ctcguard.vocabulary",
     "ctc_call": "ctcguard.call",
     "diagnose": "ctcguard.judge",
-    "observe": "ctcguard.guard",
     "CTCGuard": "ctcguard_integrations.hf_trainer",
     "WandbAlerts": "ctcguard_integrations.wandb_alerts",
     "watch": "ctcguard_integrations.torch_loop",
@@ -62,7 +61,6 @@ __all__ = [
     "__version__",
     "ctc_call",
     "diagnose",
-    "observe",
     "watch",
 ]
 

@@ -87,6 +87,14 @@ class CTCCall:
         """The same call, with what it returned."""
         return replace(self, losses=losses)
 
+    def with_ids(self, utterance_ids: tuple[str, ...]) -> CTCCall:
+        """The same call, its utterances named."""
+        return replace(self, utterance_ids=utterance_ids)
+
+    def without_arrays(self) -> CTCCall:
+        """The same call without its scores and losses, so that waiting for a reading keeps no batch alive."""
+        return replace(self, scores=self.scores[:, :0, :0] + 0, losses=None)
+
 
 def ctc_call(
     *,

@@ -7,7 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ctcguard.finding import SCHEMA, Finding
+from ctcguard.finding import SCHEMA, Finding, Severity
+
+Healthy = Collection[tuple[str, tuple[str, ...]]]
+"""Rules that ran and found nothing: code, and the codes that they could have explained."""
 
 
 class Verdict(BaseModel):
@@ -103,8 +106,12 @@ class Verdict(BaseModel):
 
 
 def explains(cause: Finding, symptom: Finding) -> bool:
-    """Whether one finding accounts for another: its rule says so, and they meet in an utterance."""
-    if symptom.code not in cause.explains:
+    """Whether one finding accounts for another: its rule says so, and they meet in an utterance.
+
+    Information never explains anything worse.
+    """
+    milder = cause.severity is Severity.INFORMATION and symptom.severity is not Severity.INFORMATION
+    if symptom.code not in cause.explains or milder:
         return False
     return not cause.affected or not symptom.affected or bool(cause.affected & symptom.affected)
 
@@ -125,7 +132,7 @@ def _reachable(root: Finding, findings: Sequence[Finding]) -> list[Finding]:
     return found
 
 
-def verdicts(findings: Sequence[Finding], healthy: Collection[tuple[str, tuple[str, ...]]] = ()) -> tuple[Verdict, ...]:
+def verdicts(findings: Sequence[Finding], healthy: Healthy = ()) -> tuple[Verdict, ...]:
     """One verdict for each root, worst first.
 
     Parameters

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from ctcguard.errors import SettingsError
 
-BLANK_NAMES = frozenset({"<pad>", "[pad]", "<blank>", "<blk>", "<b>", "[blank]", "<ctc>", "<eps>", "ε", "ϵ", "", "_", "-", "~", "∅", "·"})
+BLANK_NAMES = frozenset(
+    ["<pad>", "[pad]", "<|pad|>", "<blank>", "[blank]", "<|blank|>", "blank", "<blk>", "[blk]", "<b>", "<null>"]
+    + ["<ctc>", "[ctc]", "<ctc_blank>", "<ctc-blank>", "<eps>", "ε", "ϵ", "", "_", "-", "~", "∅", "·"]
+)
 """Spellings that mean a CTC blank when they are a symbol of their own (compared in lower case)."""
+SPECIAL_NAMES = BLANK_NAMES | {
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<eos>",
+    "<sos>",
+    "<sos/eos>",
+    "<mask>",
+    "[cls]",
+    "[sep]",
+    "[mask]",
+}
+"""Spellings of symbols that no transcript turns into, for vocabularies that do not say so themselves (lower case)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +61,7 @@ class Vocabulary:
 
     def emittable(self) -> tuple[int, ...]:
         """Ids that a transcript can turn into, in ascending order."""
-        ids = self.symbols if self.symbols else range(self.size)
+        ids = self.symbols or range(self.size)
         return tuple(sorted(i for i in ids if i not in self.special))
 
     def symbol(self, label: int) -> str | None:
@@ -85,17 +102,18 @@ class Vocabulary:
         """
         if isinstance(source, Vocabulary):
             return source
-        if isinstance(source, int) and not isinstance(source, bool) and source > 0:
-            return cls({}, source, kind="number")
+        number = _whole(source)
+        if number is not None and number > 0:
+            return cls({}, number, kind="number")
         if isinstance(source, Mapping) and source:
             return _from_mapping(source)
         if isinstance(source, Sequence) and not isinstance(source, str | bytes) and source:
-            return _from_mapping({str(symbol): i for i, symbol in enumerate(source)}, kind="list")
+            return _from_mapping({i: str(symbol) for i, symbol in enumerate(source)}, kind="list")
         tokenizer = getattr(source, "tokenizer", source)
         if callable(getattr(tokenizer, "get_vocab", None)):
             return _from_tokenizer(tokenizer)
         raise SettingsError(
-            f"vocabulary={type(source).__name__} is of an unknown kind: give a tokenizer or processor with get_vocab(), "
+            f"vocabulary= cannot be {_kind(source)}: give a tokenizer or processor with get_vocab(), "
             "a list of symbols in class order, a dict of symbol to id, or the number of ids"
         )
 
@@ -106,21 +124,45 @@ class Vocabulary:
         return cls.of(source) if callable(getattr(tokenizer, "get_vocab", None)) else None
 
 
+def _whole(value: Any) -> int | None:
+    """An int, numpy's too; None for anything else."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
+def _kind(source: Any) -> str:
+    """What was given instead, for the error: the value itself where that says more than its type."""
+    empty = isinstance(source, Sized) and len(source) == 0
+    return repr(source) if empty or isinstance(source, int | float) else f"a {type(source).__name__}"
+
+
 def _from_mapping(source: Mapping[Any, Any], kind: str = "dict") -> Vocabulary:
-    pairs = [(key, value) if isinstance(key, int) else (value, key) for key, value in source.items()]
-    if not all(isinstance(i, int) and i >= 0 and isinstance(symbol, str) for i, symbol in pairs):
-        raise SettingsError("a vocabulary dict must map symbols to class indices (str to int ≥ 0), or indices to symbols")
-    symbols = dict(sorted(pairs))
+    pairs = [(value, key) if _whole(key) is None else (key, value) for key, value in source.items()]
+    if not all(isinstance(symbol, str) and (_whole(i) or 0) >= 0 and _whole(i) is not None for i, symbol in pairs):
+        raise SettingsError(
+            "vocabulary= as a dict must map symbols to class indices (str to int ≥ 0), or class indices to symbols"
+        )
+    symbols = {int(i): symbol for i, symbol in sorted(pairs)}
     declared = [i for i, symbol in symbols.items() if len(symbol) > 1 and symbol.lower() in BLANK_NAMES]
-    blank = declared[0] if len(declared) == 1 else None
-    return Vocabulary(symbols, max(symbols) + 1, blank, special=frozenset(declared), kind=kind)
+    return Vocabulary(
+        symbols=symbols,
+        size=max(symbols) + 1,
+        blank=declared[0] if len(declared) == 1 else None,
+        special=_special_by_name(symbols),
+        kind=kind,
+    )
+
+
+def _special_by_name(symbols: Mapping[int, str]) -> frozenset[int]:
+    """Ids that look special; a single character may be said, so it is none."""
+    return frozenset(i for i, symbol in symbols.items() if len(symbol) > 1 and symbol.lower() in SPECIAL_NAMES)
 
 
 def _from_tokenizer(tokenizer: Any) -> Vocabulary:
     symbols = {int(i): str(symbol) for symbol, i in tokenizer.get_vocab().items()}
     ids = {name: getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "unk", "bos", "eos")}
-    always = set(_encode(tokenizer, ""))
-    special = set(getattr(tokenizer, "all_special_ids", ())) - {ids["unk"]} - always
+    special = frozenset(getattr(tokenizer, "all_special_ids", ())) | _special_by_name(symbols)
+    # Two words, for transformers 5 counts the word delimiter among the special tokens; bos and eos show here too.
+    emitted = {ids["unk"], *_encode(tokenizer, "a a")}
     return Vocabulary(
         symbols=dict(sorted(symbols.items())),
         size=max(symbols, default=-1) + 1,
@@ -128,7 +170,7 @@ def _from_tokenizer(tokenizer: Any) -> Vocabulary:
         unknown=ids["unk"],
         bos=ids["bos"],
         eos=ids["eos"],
-        special=frozenset(special),
+        special=special - emitted,
         _decode=_decoder(tokenizer, symbols),
     )
 
@@ -137,7 +179,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text; a tokenizer that is no callable, or refuses the text, adds nothing."""
     try:
         return list(tokenizer(text)["input_ids"])
-    except (TypeError, ValueError, KeyError, IndexError):
+    except Exception:  # noqa: BLE001 - any tokenizer, with any backend: what it cannot say is not known
         return []
 
 

@@ -48,6 +48,16 @@ class Rule(BaseModel):
         """The fault in words, from the class name: ``unnormalised-log-probs``."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
+    @classmethod
+    def is_setup(cls) -> bool:
+        """Whether the rule is about the vocabulary and the head: judged once for each head, not at every call."""
+        return cls.code.startswith("CTC1")
+
+    @classmethod
+    def about_step(cls) -> bool:
+        """Whether the rule is about gradients and weights: judged when an optimizer is about to step."""
+        return cls.code.startswith("CTC6")
+
     def check(self, readings: Readings) -> Finding | None:
         """The finding, or None when the healthy condition holds. NaN never satisfies it."""
         raise NotImplementedError

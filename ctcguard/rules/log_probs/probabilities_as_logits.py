@@ -4,21 +4,79 @@ from __future__ import annotations
 
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
-from ctcguard.rules._rule import Rule
+from ctcguard.rules.log_probs._tolerance import ToleranceRule
 
 
-class ProbabilitiesAsLogits(Rule):
+class ProbabilitiesAsLogits(ToleranceRule):
     """## What it does
 
-    Checks TODO.
+    Checks that a loss which applies the softmax itself (optax, Keras 3, TensorFlow, Paddle) is not given probabilities.
+
+    ## Why is this bad?
+
+    After the second softmax no class can have more than `e / (e + C - 1)` of a frame: 40% for 5 classes, 9% for 29. The
+    loss is positive and falls a little, then stalls near `T ln C`. No framework says anything.
+
+    ## Likely causes
+
+    - `softmax-before-loss`: every value is in [0, 1] and rows sum to 1: the last layer or the call applies softmax.
+
+    ## How to fix
+
+    Remove the softmax (`activation="softmax"` of the last layer, too) and pass the logits. It worked when the finding
+    is gone and the loss falls below `T ln C`.
+
+    ## Thresholds
+
+    - `float32_nats` (0.001), `float16_nats` (0.01), `bfloat16_nats` (0.05): how far a row sum may be from 1, by dtype.
+    - `hint_nats` (nats, 0.01): not used here.
+
+    ## Known problems
+
+    Log-probs passed as logits are harmless (log_softmax of log-probs is the same again) and stay silent. Stays silent
+    on NaN, which CTC403 reports, on sigmoid outputs, whose rows do not sum to 1, and when a label smoothing or a
+    dropout after the softmax moved the sums. Looks at a sample of about 65,536 values.
+
+    ## Example
+
+    Fires:
+
+    >>> import numpy as np, ctcguard
+    >>> probabilities = np.asarray([[[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]]])
+    >>> call = dict(targets=[[1]], input_lengths=[2], target_lengths=[1], blank=0)
+    >>> ctcguard.diagnose(logits=probabilities, **call)[0].code
+    'CTC404'
+
+    Use instead:
+
+    >>> ctcguard.diagnose(logits=np.log(probabilities) + 3.0, **call)
+    ()
+
+    ## References
+
+    - https://github.com/mindee/doctr/pull/195 (softmax removed before the loss)
+    - https://github.com/PaddlePaddle/Paddle/pull/33291 (the docs asked for log_probs where logits are meant)
     """
 
     code = "CTC404"
     severity = Severity.ERROR
-    wants = ("expects", "sample_min", "sample_max", "row_sum_error", "softmax_dtype")
+    wants = ("expects", "sample_min", "sample_max", "row_sum_error", "softmax_dtype", "fits_bfloat16", "fits_float16")
     causes = ("softmax-before-loss",)
     explains = ("CTC504",)
 
     def check(self, readings: Readings) -> Finding | None:
-        """TODO."""
-        return None
+        """Fires when all sampled logits are probabilities that sum to 1; NaN is left to CTC403."""
+        low, high, error = (readings[name] for name in ("sample_min", "sample_max", "row_sum_error"))
+        limit = self.limit(readings)
+        probabilities = 0 <= low <= high <= 1 + limit.nats and error <= limit.nats
+        if readings["expects"] != "logits" or not probabilities:
+            return None
+        loss = readings.get("source") or "the loss"
+        return self.finding(
+            readings,
+            cause="softmax-before-loss",
+            evidence=f"every value is in [0, 1] (seen: {low:.3g} to {high:.3g}) and rows sum to 1",
+            message=f"{loss} applies softmax itself and must be given logits, but was given probabilities",
+            fix=f"remove the softmax: pass the output of the last layer to {loss} as it is",
+            numbers={"sample_min": low, "sample_max": high, "row_sum_error": error},
+        )

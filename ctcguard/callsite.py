@@ -1,0 +1,48 @@
+"""The user's own line: the innermost frame outside installed libraries."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from types import FrameType
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_LIBRARIES = tuple(
+    {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_library(filename: str) -> bool:
+    if filename.startswith("<frozen"):
+        return True
+    path = os.path.realpath(filename)
+    parts = Path(path).parts
+    installed = "site-packages" in parts or "dist-packages" in parts
+    return installed or path.startswith(_LIBRARIES) or path.startswith(_PACKAGE) or "ctcguard_integrations" in parts
+
+
+def call_site(depth: int = 1) -> str:
+    """``file:line`` of the innermost frame outside installed libraries, the standard library and ctcguard.
+
+    Parameters
+    ----------
+    depth : int
+        Frames to skip from the caller on.
+
+    Returns
+    -------
+    str
+        Relative to the working directory where that is shorter; empty when all frames belong to libraries.
+    """
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and _is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    name = frame.f_code.co_filename
+    relative = os.path.relpath(name) if os.path.isabs(name) and os.path.exists(name) else name
+    return f"{min(name, relative, key=len)}:{frame.f_lineno}"

@@ -1,0 +1,298 @@
+"""The one object with memory of a run: counts steps, judges calls. Its own faults stay here."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctcguard._array import Array
+from ctcguard.call import CTCCall
+from ctcguard.errors import CTCVerdictError
+from ctcguard.finding import SCHEMA, Finding, Phase, Where
+from ctcguard.judge import describer, facts, judge
+from ctcguard.probes import CONTRACT, Layout, measure, unpack
+from ctcguard.readings import Readings
+from ctcguard.reporter import Reporter
+from ctcguard.rules import GuardBlind, Rule
+from ctcguard.settings import Settings
+from ctcguard.sinks import Sink
+from ctcguard.sinks.console import ConsoleSink
+from ctcguard.sinks.jsonl import JsonLines
+from ctcguard.verdict import Verdict
+from ctcguard.vocabulary import Vocabulary
+
+LENGTH_HISTORY = 32
+"""Training calls whose lengths are remembered, for CTC304."""
+BLIND_STEPS = 100
+"""Optimizer steps without a call after which CTC901 is said; else at the end."""
+
+
+@dataclass(slots=True)
+class Case:
+    """One CTC call on its way through the guard.
+
+    Attributes
+    ----------
+    call : CTCCall
+        What was called.
+    where : Where
+        Fixed when the call is made, though it may be judged later.
+    readings : Readings
+        Grows as probes are read.
+    findings, healthy, ran
+        What the rules said so far, and the codes of those that ran.
+    """
+
+    call: CTCCall
+    where: Where
+    readings: Readings
+    findings: list[Finding] = field(default_factory=list)
+    healthy: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    ran: set[str] = field(default_factory=set)
+
+
+class Guard:
+    """Judges the CTC calls of one training run.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to check and how to react.
+    sinks : iterable of Sink
+        Told in addition to those of ``settings.sinks``.
+    default_dir : Path, optional
+        The run directory when the settings name none.
+
+    Attributes
+    ----------
+    step, micro_step : int
+        Optimizer steps taken, and training calls since the last one.
+    calls : int
+        CTC calls seen, evaluation too.
+    """
+
+    def __init__(self, settings: Settings, sinks: Iterable[Sink] = (), default_dir: Path | None = None) -> None:
+        self.settings = settings
+        self.vocabulary = None if settings.vocabulary is None else Vocabulary.of(settings.vocabulary)
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        self.run_dir = settings.run_dir or default_dir or Path("ctcguard-runs") / stamp
+        self.rank = int(os.environ.get("RANK") or 0)
+        self.step = self.micro_step = self.calls = self.steps_taken = 0
+        self.reporter = Reporter(settings, [*self._own_sinks(), *sinks])
+        self._started_s: float | None = None
+        self._spent_s = 0.0
+        self._moved = False
+        self._step_cases: list[Case] = []
+        self._checked: set[tuple[int, int]] = set()
+        self._lengths: deque[tuple[int, int]] = deque(maxlen=LENGTH_HISTORY)
+        self._utterance_ids: tuple[str, ...] = ()
+        self._lock = threading.RLock()
+
+    def _own_sinks(self) -> Iterator[Sink]:
+        wanted = self.settings.sinks
+        if wanted == "auto" or "jsonl" in wanted:
+            name = "findings.jsonl" if self.rank == 0 else f"findings-rank{self.rank}.jsonl"
+            yield JsonLines(self.settings.findings or self.run_dir / name)
+        if wanted == "auto" or "console" in wanted:
+            yield ConsoleSink()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Every finding so far, information too."""
+        return self.reporter.findings
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """One for each root cause announced so far."""
+        return self.reporter.verdicts
+
+    def batch(self, ids: Iterable[object]) -> None:
+        """Name the utterances of the coming calls, until the next optimizer step; findings then show these names."""
+        self._utterance_ids = tuple(str(name) for name in ids)
+
+    def check_setup(self, values: Mapping[str, Any], source: str) -> None:
+        """Judge what is known before the first call: ``classes``, ``blank``, ``config_vocab_size``."""
+        known = {} if self.vocabulary is None else {"vocabulary": self.vocabulary}
+        where = Where(phase="setup", step=self.step, rank=self.rank, source=source)
+        rules = [rule for rule in self._rules() if rule.is_setup()]
+        findings, healthy = judge(rules, Readings({**known, **values}), where, self._rule_fault)
+        if "classes" in values and "blank" in values:
+            self._checked.add((values["classes"], values["blank"]))
+        self.reporter.report(findings, healthy)
+
+    def open(self, call: CTCCall, phase: Phase, early: bool) -> Case:
+        """Take in a call; with ``early``, judge its targets and lengths before the loss is computed."""
+        with self._lock:
+            self._settle_step()
+            self._started_s = self._started_s or time.perf_counter()
+            self.calls += 1
+            where = self._where(phase, self.micro_step, call.framework, call.source, call.call_site)
+            if self._utterance_ids and not call.utterance_ids:
+                call = call.with_ids(self._utterance_ids)
+            describe = describer(call.without_arrays(), self.vocabulary)
+            case = Case(call, where, Readings(facts(call, self.vocabulary), describe))
+            if phase == "train":
+                self.micro_step += 1
+                self._step_cases.append(case)
+            if early:
+                self._judge(case, unpack(*measure(call, CONTRACT)))
+                self._react_early(case)
+            return case
+
+    def judge(self, case: Case, packed: Array, layout: Layout) -> None:
+        """Read what was measured, judge it together with what is known of the case already, and react."""
+        with self._lock:
+            self._judge(case, unpack(packed, layout))
+            case.call = case.call.without_arrays()
+            if case.where.phase == "train":
+                scalars = summary(case.readings) | {"overhead_fraction": self.overhead_fraction()}
+                self.reporter.tell("readings", scalars, case.where.step)
+            self.reporter.report(case.findings, case.healthy)
+
+    def abandon(self, case: Case) -> None:
+        """The loss itself raised: react to what is known of the call, so that the cause is said first."""
+        self.reporter.report(case.findings, case.healthy)
+
+    def check_step(self, values: Mapping[str, Any], source: str) -> None:
+        """Judge readings of the step (gradients) just before an optimizer uses them.
+
+        The rules also see the readings of the step's call that explains most: one with bad padding or a bad loss.
+        """
+        with self._lock:
+            where = self._where("train", max(0, self.micro_step - 1), source=source)
+            readings = max((case.readings for case in self._step_cases), key=_suspicion, default=Readings({}))
+            rules = [rule for rule in self._rules() if rule.about_step()]
+            findings, healthy = judge(rules, readings.with_values(values), where, self._rule_fault)
+            before = [finding for case in self._step_cases for finding in case.findings]
+            self.reporter.report(findings, healthy, before)
+
+    def stepped(self) -> None:
+        """An optimizer has stepped. Several optimizers after one call are one step, which ends with the next call."""
+        self.steps_taken += 1
+        self._moved |= self.micro_step > 0
+        if self.steps_taken == BLIND_STEPS and not self.calls:
+            self._say_blind()
+
+    def at_step(self, step: int) -> None:
+        """The count of optimizer steps, also from a trainer that keeps its own."""
+        self.step = step
+        self.micro_step = 0
+        self._moved = False
+        self._step_cases = []
+        self._utterance_ids = ()
+
+    def close(self) -> None:
+        """End of the run: says so if nothing was ever seen, and writes the last line."""
+        self._settle_step()
+        if not self.calls and self.steps_taken < BLIND_STEPS:
+            self._say_blind()
+        self.reporter.tell("end", self.end_record())
+
+    def end_record(self) -> dict[str, Any]:
+        """The last line of findings.jsonl."""
+        codes = Counter(finding.code for finding in self.findings)
+        return {
+            "type": "end",
+            "schema": SCHEMA,
+            "steps": self.step,
+            "calls": self.calls,
+            "findings": len(self.findings),
+            "codes": dict(sorted(codes.items())),
+            "overhead_fraction": self.overhead_fraction(),
+        }
+
+    def overhead_fraction(self) -> float:
+        """The guard's own share of the time since the first call, in [0, 1]."""
+        elapsed = time.perf_counter() - self._started_s if self._started_s else 0.0
+        return min(1.0, self._spent_s / elapsed) if elapsed > 0 else 0.0
+
+    @contextmanager
+    def contained(self, where: str) -> Iterator[None]:
+        """Time the guard's own work and keep its faults out of the training; verdicts pass."""
+        started = time.perf_counter()
+        try:
+            yield
+        except CTCVerdictError:
+            raise
+        except Exception as error:  # noqa: BLE001 - becomes CTC902
+            self.reporter.fault(where, "capture", error)
+        finally:
+            self._spent_s += time.perf_counter() - started
+
+    def _where(self, phase: Phase, micro_step: int, framework: str = "", source: str = "", call_site: str = "") -> Where:
+        return Where(
+            phase=phase,
+            step=self.step,
+            micro_step=micro_step,
+            rank=self.rank,
+            framework=framework,
+            source=source,
+            call_site=call_site,
+        )
+
+    def _settle_step(self) -> None:
+        if self._moved:
+            self.at_step(self.step + 1)
+
+    def _rules(self) -> list[Rule]:
+        return [rule for rule in self.reporter.rules if rule.code not in self.reporter.broken]
+
+    def _judge(self, case: Case, values: Mapping[str, Any]) -> None:
+        readings = case.readings.with_values(values)
+        if case.where.phase == "train" and "input_lengths" in values:
+            self._lengths.append((case.call.frames, int(np.max(values["input_lengths"], initial=0))))
+            readings = readings.with_values({"length_history": tuple(self._lengths)})
+        case.readings = readings
+        head = (readings["classes"], readings["blank"])
+        rules = [r for r in self._rules() if r.code not in case.ran and not (r.is_setup() and head in self._checked)]
+        findings, healthy = judge(rules, readings, case.where, self._rule_fault)
+        self._checked.add(head)
+        case.findings += findings
+        case.healthy += healthy
+        case.ran |= {finding.code for finding in findings} | {code for code, _ in healthy}
+
+    def _rule_fault(self, code: str, error: Exception) -> None:
+        self.reporter.fault(code, "rule", error)
+
+    def _react_early(self, case: Case) -> None:
+        """Before the loss: only what ends the run, or must be on disk because the loss may corrupt memory."""
+        unsafe = {rule.code for rule in self.reporter.rules if rule.unsafe}
+        actions = {self.settings.action(finding.severity, case.where.phase) for finding in case.findings}
+        if actions & {"raise", "stop"} or any(finding.code in unsafe for finding in case.findings):
+            self.reporter.report(case.findings, case.healthy)
+
+    def _say_blind(self) -> None:
+        values = {"calls_seen": self.calls, "steps_taken": self.steps_taken}
+        self.reporter.say(GuardBlind, values, Where(step=self.step, rank=self.rank))
+
+
+def _suspicion(readings: Readings) -> tuple[bool, bool]:
+    """How much a call explains of a bad gradient: a bad loss most, bad padding next."""
+    bad_loss = "losses" in readings and not bool(np.isfinite(readings.column("losses")).all())
+    bad_padding = "non_finite_padding_frames" in readings and bool(readings.column("non_finite_padding_frames").any())
+    return bad_loss, bad_padding
+
+
+def summary(readings: Readings) -> dict[str, float]:
+    """The scalars of a call that are worth a curve, by name."""
+    curves = {}
+    if "losses" in readings:
+        losses = readings.column("losses")
+        curves |= {"loss_min_nats": np.min(losses), "loss_median_nats": np.median(losses), "loss_max_nats": np.max(losses)}
+    if "score_max" in readings:
+        curves["log_prob_max"] = np.max(readings.column("score_max"))
+    if "logsumexp_max" in readings:
+        curves["logsumexp_abs_max"] = np.max(np.abs([readings["logsumexp_min"], readings["logsumexp_max"]]))
+    if "adjacent_repeats" in readings:
+        needed = readings.column("target_lengths") + readings.column("adjacent_repeats")
+        curves["infeasible_fraction"] = np.mean(~(readings.column("input_lengths") >= needed))
+    return {name: float(value) for name, value in curves.items()}

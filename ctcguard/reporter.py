@@ -1,0 +1,162 @@
+"""From findings to reactions: each cause is said once, in every sink, before anything is raised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ctcguard.errors import CTCStop, CTCVerdictError
+from ctcguard.finding import Finding, Where
+from ctcguard.judge import judge
+from ctcguard.readings import Readings
+from ctcguard.rules import AlertUndelivered, GuardFault, Rule
+from ctcguard.settings import Settings
+from ctcguard.sinks import Sink
+from ctcguard.sinks.jsonl import JsonLines
+from ctcguard.verdict import Healthy, Verdict, explains, verdicts
+
+WRITTEN_PER_CAUSE = 100
+"""Findings of one code and cause in findings.jsonl; all are counted."""
+
+
+class Reporter:
+    """Merges findings into verdicts, tells the sinks, and reacts to the worst.
+
+    Parameters
+    ----------
+    settings : Settings
+        What happens on which severity.
+    sinks : sequence of Sink
+        Told in this order. A sink's own fault becomes CTC902 or CTC903; it never leaves.
+
+    Attributes
+    ----------
+    findings : list of Finding
+        Everything found, information too.
+    verdicts : list of Verdict
+        One for each cause that was announced.
+    stop : Verdict or None
+        Set by a finding whose reaction is ``stop``.
+    stop_by_raising : bool
+        Whether ``stop`` raises `CTCStop`; a trainer that can be asked to stop sets it to False.
+    """
+
+    def __init__(self, settings: Settings, sinks: Sequence[Sink]) -> None:
+        self.settings = settings
+        self.sinks = list(sinks)
+        self.rules = settings.rules()
+        self.findings: list[Finding] = []
+        self.verdicts: list[Verdict] = []
+        self.stop: Verdict | None = None
+        self.stop_by_raising = True
+        self.broken: set[str] = set()
+        self._muted: set[tuple[str, str]] = set()
+        self._written: set[int] = set()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._aftermath: list[Finding] = []
+
+    def report(self, findings: Sequence[Finding], healthy: Healthy = (), before: Sequence[Finding] = ()) -> None:
+        """Write findings, announce the new causes among them, and raise if that is the reaction.
+
+        Parameters
+        ----------
+        findings : sequence of Finding
+            Of one call or step. Those reported before are not written twice, but still explain the others.
+        healthy : sequence of (code, explains)
+            Rules that ran and found nothing.
+        before : sequence of Finding
+            Earlier findings that may explain these.
+
+        Raises
+        ------
+        CTCVerdictError, CTCStop
+            When the reaction to one of the verdicts is ``raise`` or ``stop``.
+        """
+        for finding in findings:
+            if id(finding) not in self._written:
+                self._write(finding)
+        fresh = [f for f in findings if not any(explains(cause, f) for cause in (*before, *self._aftermath))]
+        self._remember(fresh)
+        announced = [self._announce(verdict) for verdict in verdicts(fresh, healthy)]
+        for action in ("raise", "stop"):
+            for verdict in announced:
+                if verdict.action == action:
+                    self._leave(verdict)
+
+    def tell(self, method: str, *values: Any) -> None:
+        """Tell every sink something; what one cannot take is contained."""
+        for sink in self.sinks:
+            self._contained(sink, method, *values)
+
+    def fault(self, where: str, kind: str, error: Exception) -> None:
+        """Report a fault of the guard itself, once for each place (CTC902)."""
+        if where not in self.broken:
+            self.broken.add(where)
+            said = {"where": where, "kind": kind, "error": f"{type(error).__name__}: {error}"}
+            self.say(GuardFault, {"fault": said})
+
+    def say(self, kind: type[Rule], values: Mapping[str, Any], where: Where | None = None, silent: Sink | None = None) -> None:
+        """A finding of the guard about itself: shown and written, never raised, and not by the sink that failed."""
+        rules = [rule for rule in self.rules if isinstance(rule, kind)]
+        for finding in judge(rules, Readings(values), where or Where()).findings:
+            verdict = Verdict(root=finding, action="log" if self.settings.on_warning == "log" else "alert")
+            self.findings.append(finding)
+            self.verdicts.append(verdict)
+            for sink in self.sinks:
+                if sink is not silent:
+                    self._contained(sink, "finding", finding)
+                    self._show(sink, verdict)
+
+    def _write(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        self._written.add(id(finding))
+        self._counts[finding.code, finding.cause] += 1
+        if self._counts[finding.code, finding.cause] <= WRITTEN_PER_CAUSE:
+            self.tell("finding", finding)
+
+    def _remember(self, findings: Iterable[Finding]) -> None:
+        lasting = {rule.code: rule.aftermath for rule in self.rules if rule.aftermath}
+        for finding in findings:
+            if finding.code in lasting:
+                whole = {"explains": lasting[finding.code], "affected": frozenset()}
+                self._aftermath.append(finding.model_copy(update=whole))
+
+    def _announce(self, verdict: Verdict) -> Verdict:
+        """Decide on the action, and tell the sinks of a cause that they do not know yet."""
+        worst = min((finding.severity for finding in verdict.findings()), key=lambda severity: severity.rank)
+        verdict = verdict.model_copy(update={"action": self.settings.action(worst, verdict.root.phase)})
+        if not any((v.code, v.cause) == (verdict.code, verdict.cause) for v in self.verdicts):
+            self.verdicts.append(verdict)
+            for sink in self.sinks:
+                self._show(sink, verdict)
+        return verdict
+
+    def _show(self, sink: Sink, verdict: Verdict) -> None:
+        if verdict.action != "log" or isinstance(sink, JsonLines):
+            self._contained(sink, "verdict", verdict)
+
+    def _leave(self, verdict: Verdict) -> None:
+        if verdict.action == "raise":
+            raise CTCVerdictError(verdict)
+        self.stop = verdict
+        if self.stop_by_raising:
+            raise CTCStop(verdict)
+
+    def _contained(self, sink: Sink, method: str, *values: Any) -> None:
+        """Tell a sink; after a failure it is not told the same kind of thing again."""
+        key = (sink.name, method)
+        if key in self._muted:
+            return
+        try:
+            getattr(sink, method)(*values)
+        except Exception as error:  # noqa: BLE001 - becomes CTC902 or CTC903: nothing a sink does may break training
+            self._muted.add(key)
+            self._sink_fault(sink, method, error, values)
+
+    def _sink_fault(self, sink: Sink, method: str, error: Exception, values: tuple[Any, ...]) -> None:
+        if method == "verdict" and not isinstance(sink, JsonLines):
+            said = {"sink": sink.name, "error": f"{type(error).__name__}: {error}", "title": values[0].root.title()}
+            self.say(AlertUndelivered, {"undelivered": said}, silent=sink)
+        else:
+            self.fault(f"sink {sink.name}", "sink", error)

@@ -1,0 +1,44 @@
+"""What alignments allow: which utterances have one, and how low their loss can be."""
+
+from __future__ import annotations
+
+from math import lgamma
+
+import numpy as np
+
+from ctcguard._array import HostArray
+from ctcguard.readings import Readings
+
+
+def feasible(readings: Readings) -> HostArray:
+    """Whether each utterance has an alignment at all: a frame for each label and between equal neighbours, (batch,)."""
+    needed = readings.column("target_lengths") + readings.column("adjacent_repeats")
+    return readings.column("input_lengths") >= needed
+
+
+def sound(readings: Readings) -> HostArray:
+    """Whether each utterance is feasible, its labels are classes, and its lengths and valid frames can be believed, (batch,).
+
+    Only of these can it be said what a right loss must be.
+    """
+    frames, labels = readings.column("input_lengths"), readings.column("target_lengths")
+    good = feasible(readings) & (labels >= 0) & (frames <= readings.get("frames", np.inf))
+    for count in ("out_of_range_labels", "negative_labels", "non_finite_frames"):
+        if count in readings:
+            good &= readings.column(count) == 0
+    return good
+
+
+def least_loss(readings: Readings, utterances: HostArray) -> HostArray:
+    """A bound in nats that no right loss of these (sound) utterances is below: every alignment is the best path.
+
+    There are binom(T + U - r, 2U) alignments of U labels with r adjacent repeats to T frames.
+    """
+    names = ("input_lengths", "target_lengths", "adjacent_repeats")
+    frames, labels, repeats = (readings.column(name)[utterances] for name in names)
+    count = [_ln_binomial(n, k) for n, k in zip(frames + labels - repeats, 2 * labels, strict=True)]
+    return -readings.column("frame_max_sum")[utterances] - np.asarray(count, dtype=np.float64)
+
+
+def _ln_binomial(n: float, k: float) -> float:
+    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)

@@ -1,0 +1,166 @@
+"""``ctcguard run``: a program that knows nothing of ctcguard, guarded from the import of its framework to its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import ModuleType, TracebackType
+from typing import Any, Protocol
+
+from ctcguard.errors import CTCGuardError, CTCVerdictError
+from ctcguard.on_import import when_imported
+from ctcguard.program import NoProgramError, Program, own_traceback
+
+MISUSED = 2
+STOPPED = 3
+
+
+class Guard(Protocol):
+    """A guard at work."""
+
+    def close(self) -> None:
+        """Leave the framework as it was."""
+
+
+class Guards:
+    """The guards of one run: each starts when its framework has been imported.
+
+    Parameters
+    ----------
+    settings : mapping
+        Keyword arguments of `watch`; only those that were given.
+
+    Attributes
+    ----------
+    running : dict
+        The guards at work, by the name of their framework.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.running: dict[str, Any] = {}
+        self._process = os.getpid()
+        self._seen: set[str] = set()
+
+    def _start(self, name: str, module: ModuleType) -> None:
+        self._seen.add(name)
+        try:
+            guard = FRAMEWORKS[name](self, module)
+        except CTCGuardError as error:
+            say(str(error))
+            sys.exit(MISUSED)
+        except Exception as fault:  # noqa: BLE001 - a fault of the guard must never reach the training
+            say(f"no guard for {name} ({type(fault).__name__}: {fault}); the program goes on without")
+        else:
+            self.running |= {name: guard} if guard else {}
+
+    def __enter__(self) -> Guards:
+        """Wait for the frameworks; nothing is imported."""
+        for name in FRAMEWORKS:
+            when_imported(name, partial(self._start, name))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, NoProgramError):
+            return
+        try:
+            self.close()
+        except CTCVerdictError:
+            if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+                raise
+
+    def close(self) -> None:
+        """End all guards, and say so when there was nothing to guard."""
+        if os.getpid() != self._process:
+            return  # a fork of the program ends here; the guards are its parent's
+        while self.running:
+            _, guard = self.running.popitem()
+            guard.close()
+        if not self._seen:
+            looked_for = ", ".join(dict.fromkeys(name.partition(".")[0] for name in FRAMEWORKS))
+            say(f"nothing was guarded: the program imported none of the frameworks looked for ({looked_for})")
+
+
+def _watch_torch(guards: Guards, torch: ModuleType) -> Guard:
+    from ctcguard import watch
+
+    return watch(**guards.settings)
+
+
+def _join_trainers(guards: Guards, trainer: ModuleType) -> None:
+    from ctcguard import CTCGuard
+
+    if "torch" in guards.running:
+        trainer.DEFAULT_CALLBACKS.append(CTCGuard(guard=guards.running["torch"]))
+
+
+# Called when the module has been imported; the running guards are there for those that join them.
+FRAMEWORKS: Mapping[str, Callable[[Guards, ModuleType], Guard | None]] = {
+    "torch": _watch_torch,
+    "transformers.trainer": _join_trainers,
+}
+
+
+def check(program: Program, settings: Mapping[str, Any]) -> None:
+    """See before the run whether it can work, without importing more than needed.
+
+    Raises
+    ------
+    CTCGuardError
+        If the program is not there, or the rules selected are not.
+    """
+    program.look()
+    if settings.keys() & {"select", "ignore"}:
+        from ctcguard.settings import load
+
+        load(**settings)
+
+
+def run(program: Program, settings: Mapping[str, Any]) -> None:
+    """Run a program under guard. What it raises leaves here, and the interpreter shows it as if there were no guard.
+
+    Parameters
+    ----------
+    program : Program
+        What to run.
+    settings : mapping
+        Keyword arguments of `watch`.
+
+    Raises
+    ------
+    SystemExit
+        The program's own; 3 when a verdict ended it (the guard has shown it), 2 when there was nothing to run.
+    """
+    try:
+        with Guards(settings):
+            program.execute()
+    except CTCVerdictError:
+        sys.exit(STOPPED)
+    except NoProgramError as error:
+        say(str(error))
+        sys.exit(MISUSED)
+    except SystemExit:
+        raise
+    except BaseException:
+        sys.excepthook = partial(_show, sys.excepthook)
+        raise
+
+
+def _show(hook: Callable[..., object], kind: type[BaseException], error: BaseException, *_: object) -> None:
+    """Hand an exception to the program's own hook, without the frames of ctcguard."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.__traceback__ = own_traceback(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    hook(kind, error, error.__traceback__)
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"ctcguard: {text}\n")

@@ -1,0 +1,53 @@
+"""wandb, once the user's own program uses it: nothing is imported or started for the guard's sake."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ctcguard.finding import Finding
+from ctcguard.settings import Settings
+from ctcguard.sinks import Sink
+from ctcguard.verdict import Verdict
+
+
+class LateWandb:
+    """Hands everything on to `WandbAlerts` as soon as the program has imported wandb; before that it does nothing."""
+
+    name = "wandb"
+
+    def __init__(self) -> None:
+        self._sink: Sink | None = None
+
+    def _ready(self) -> Sink | None:
+        if self._sink is None and "wandb" in sys.modules:
+            from ctcguard_integrations.wandb_alerts import WandbAlerts
+
+            self._sink = WandbAlerts()
+        return self._sink
+
+    def finding(self, finding: Finding) -> None:
+        """Hand on."""
+        if sink := self._ready():
+            sink.finding(finding)
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Hand on."""
+        if sink := self._ready():
+            sink.verdict(verdict)
+
+    def readings(self, scalars: Mapping[str, float], step: int) -> None:
+        """Hand on."""
+        if sink := self._ready():
+            sink.readings(scalars, step)
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Hand on."""
+        if sink := self._ready():
+            sink.end(record)
+
+
+def outer_sinks(settings: Settings) -> list[Sink]:
+    """The sinks that need another package, as the settings ask for them."""
+    return [LateWandb()] if settings.sinks == "auto" or "wandb" in settings.sinks else []

@@ -1,0 +1,70 @@
+"""Gradients just before an optimizer uses them: finite, and reaching the head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ctcguard._array import HostArray, is_host
+from ctcguard.guard import Guard
+from ctcguard.probes.gradients import gradient_abs_max
+from ctcguard_integrations.torch_head import HeadState
+from ctcguard_integrations.torch_pending import Pending
+from ctcguard_integrations.torch_provenance import Origin
+
+
+class Gradients:
+    """Measures the gradients of steps that follow a training call."""
+
+    def __init__(self, guard: Guard, pending: Pending) -> None:
+        self._guard = guard
+        self._pending = pending
+        self._head = HeadState()
+        self._checked: set[int] | None = None
+
+    def called(self, log_probs: torch.Tensor, made: Origin) -> None:
+        """A training call."""
+        self._checked = set()
+        self._head.called(log_probs, made)
+        readings = self._head.readings()
+        if readings["head_state"] != "learning":
+            self._guard.check_step(readings, "optimizer")
+
+    @torch.no_grad()
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer is about to step; once for each optimizer after a CTC call, and never while AMP scales the gradients."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._head.stepping(parameters)
+        if self._checked is None or id(optimizer) in self._checked or getattr(optimizer, "found_inf", None) is not None:
+            return
+        self._checked.add(id(optimizer))
+        holders = [p for p in parameters if p.grad is not None and not p.grad.is_sparse and p.grad.numel()]
+        if not holders:
+            return
+        largest = gradient_abs_max([_local(p.grad) for p in holders])
+        source = f"{type(optimizer).__name__}.step"
+
+        def judge(values: HostArray) -> None:
+            found: dict[str, Any] = {"gradient_abs_max": float(values[0])}
+            if not values[0] < float("inf"):
+                found["gradient_parameter"] = _first_bad(holders)
+            self._guard.check_step(found, source)
+
+        if is_host(largest):
+            judge(largest.double().reshape(1).numpy())
+        else:
+            self._pending.add(largest, judge)
+
+
+def _local(gradient: Any) -> torch.Tensor:
+    """This rank's part of a sharded gradient; a plain one as it is."""
+    return gradient.to_local() if hasattr(gradient, "to_local") else gradient
+
+
+def _first_bad(holders: list[torch.Tensor]) -> str:
+    """Shape and place of the first parameter whose gradient is not finite (optimizers do not know names)."""
+    for number, parameter in enumerate(holders):
+        if parameter.grad is not None and not bool(torch.isfinite(_local(parameter.grad)).all()):
+            return f"parameter {number} of shape {tuple(parameter.shape)}"
+    return ""

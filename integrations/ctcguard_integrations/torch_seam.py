@@ -1,0 +1,119 @@
+"""The one place where torch is touched: ``torch.ctc_loss`` and the global optimizer hooks, while an observer is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+
+class Observer(Protocol):
+    """What the seam tells."""
+
+    thread: int
+
+    def loss(self, original: Callable[..., torch.Tensor], **arguments: Any) -> torch.Tensor:
+        """Compute the loss with the original function; the result must be bit-equal to its own."""
+
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer is about to step."""
+
+    def stepped(self) -> None:
+        """An optimizer has stepped."""
+
+
+_observers: list[Observer] = []
+_handles: list[Any] = []
+_lock = threading.RLock()
+_original = torch.ctc_loss
+
+
+def _current() -> Observer | None:
+    """The innermost observer opened by this thread, else the innermost of all."""
+    here = threading.get_ident()
+    observers = list(_observers)
+    mine = [observer for observer in observers if observer.thread == here]
+    return (mine or observers or [None])[-1]
+
+
+def ctc_loss(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int = 0,
+    reduction: int = 1,
+    zero_infinity: bool = False,
+) -> torch.Tensor:
+    """Stands in for ``torch.ctc_loss`` while an observer is there."""
+    observer = _current()
+    if observer is None or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(log_probs):
+        return _original(log_probs, targets, input_lengths, target_lengths, blank, reduction, zero_infinity)
+    return observer.loss(
+        _original,
+        log_probs=log_probs,
+        targets=targets,
+        input_lengths=input_lengths,
+        target_lengths=target_lengths,
+        blank=blank,
+        reduction=reduction,
+        zero_infinity=zero_infinity,
+    )
+
+
+def _stepping(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    observer = _current()
+    if observer is not None:
+        observer.stepping(optimizer)
+
+
+def _stepped(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    observer = _current()
+    if observer is not None:
+        observer.stepped()
+
+
+def add(observer: Observer) -> None:
+    """From now on the observer sees the calls; the innermost one of a thread is the only one told."""
+    global _original
+    with _lock:
+        if torch.ctc_loss is not ctc_loss:
+            _original = torch.ctc_loss
+            torch.ctc_loss = ctc_loss
+        if not _handles:
+            _handles.extend((register_optimizer_step_pre_hook(_stepping), register_optimizer_step_post_hook(_stepped)))
+        _observers.append(observer)
+
+
+def remove(observer: Observer) -> None:
+    """The observer sees nothing more; with the last one, torch is as it was before."""
+    with _lock:
+        if observer in _observers:
+            _observers.remove(observer)
+        if _observers:
+            return
+        if torch.ctc_loss is ctc_loss:
+            torch.ctc_loss = _original
+        while _handles:
+            _handles.pop().remove()
+
+
+def reduced(losses: torch.Tensor, target_lengths: Any, reduction: int) -> torch.Tensor:
+    """Per-utterance losses reduced by the same ATen operations as ``torch.ctc_loss``, so bit for bit the same.
+
+    Parameters
+    ----------
+    losses : torch.Tensor, (batch,) or ()
+        From ``reduction="none"``.
+    target_lengths : tensor or sequence of int, (batch,)
+        For ``mean``: each loss is divided by its target length, at least 1.
+    reduction : int
+        0 none, 1 mean, 2 sum, as ``torch.nn.functional`` numbers them.
+    """
+    if reduction == 1:
+        lengths = torch.as_tensor(target_lengths).to(device=losses.device, dtype=losses.dtype)
+        return (losses / lengths.clamp_min(1)).mean()
+    return losses.sum() if reduction == 2 else losses

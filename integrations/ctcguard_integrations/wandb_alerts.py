@@ -1,0 +1,150 @@
+"""Weights & Biases: one alert a verdict, the readings beside the user's own metrics, the verdict in the summary."""
+
+from __future__ import annotations
+
+import html
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import Any
+
+import wandb
+
+from ctcguard.finding import Finding, Severity
+from ctcguard.links import rule_url
+from ctcguard.verdict import Verdict
+
+LEVELS = {Severity.ERROR: "ERROR", Severity.WARNING: "WARN", Severity.INFORMATION: "INFO"}
+COUNTS = ("steps", "calls", "findings", "overhead_fraction")
+NEVER_SUPPRESSED_S = 0.001
+"""Time in which wandb drops alerts of the same title; 0 would mean its default of a minute."""
+DEADLINE_S, PAUSE_S = 5.0, 0.1
+"""Longest wait for wandb's background process; shortest time between two rows (each may cost a millisecond)."""
+TITLE_CHARACTERS, LINE_CHARACTERS, TEXT_CHARACTERS = 63, 300, 2500
+ACTIVE = re.compile(r"@(?=\w)|:(?=//)|mailto(?=:)|www(?=\.)|\](?=[(\[:])", re.IGNORECASE)
+"""What mail and chat readers turn into mentions and links; a zero-width space after it keeps it text."""
+NOTHING: Future[None] = Future()
+NOTHING.set_result(None)
+
+
+def inert(text: str) -> str:
+    """One line of code, shown as it is by Markdown, HTML and Slack; a long one loses its middle, never its end."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(line) > LINE_CHARACTERS:
+        line = f"{line[: LINE_CHARACTERS - 101]} … {line[-98:]}"
+    return "`" + ACTIVE.sub("\\g<0>\u200b", html.escape(line, quote=False).replace("`", "'")) + "`"
+
+
+def alert_text(verdict: Verdict) -> str:
+    """The body of an alert: headline, message, cause, fix, utterances, symptoms, and a link to the rule's page."""
+    rows = [("", verdict.headline()), *verdict.rows()]
+    lines = [f"{label}: {inert(text)}" if label else inert(text) for label, text in rows]
+    while sum(map(len, lines)) > TEXT_CHARACTERS:
+        lines.pop()
+    return "\n".join([*lines, rule_url(verdict.root.code, verdict.root.name)])
+
+
+def worst_severity(verdict: Verdict) -> Severity:
+    """That of the root or of its worst symptom, as the guard judges it."""
+    return min((finding.severity for finding in verdict.findings()), key=lambda severity: severity.rank)
+
+
+def prefixed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under ``ctcguard/``."""
+    return {f"ctcguard/{name}": value for name, value in values.items()}
+
+
+def on_thread(*calls: Callable[[], object]) -> Future[None]:
+    """Start calls that may never return, where they hold up neither the caller nor the end of the process."""
+    future: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            for call in calls:
+                call()
+            future.set_result(None)
+        except BaseException as fault:  # noqa: BLE001 - handed to whoever asks for the result
+            future.set_exception(fault)
+
+    try:
+        threading.Thread(target=work, name="ctcguard-wandb", daemon=True).start()
+    except RuntimeError:  # the interpreter is closing and starts no more threads
+        work()
+    return future
+
+
+class WandbAlerts:
+    """A sink for the run that is active when it is told something; without one it does nothing and starts nothing.
+
+    Readings are logged with ``commit=False``: they join the next row that the user logs, whose step and values stay as
+    they are. Those that no row of the user's takes along become a row of their own, at a step that is free. What wandb
+    raises (its UsageError for a finished ``run``, ConnectionError for a dead background process) leaves each method; a
+    hanging process is a TimeoutError. Only `readings` does not wait: a fault of it is raised by the next `readings`.
+
+    Parameters
+    ----------
+    run : wandb.Run, optional
+        The run to use instead of the active one.
+    """
+
+    name = "wandb"
+
+    def __init__(self, run: wandb.Run | None = None) -> None:
+        self._given = run
+        self._prepared: wandb.Run | None = None
+        self._worst: Verdict | None = None
+        self._under_way, self._late, self._next_row_s = NOTHING, False, 0.0
+
+    def finding(self, finding: Finding) -> None:
+        """Nothing: findings are sent in their verdict."""
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Send one alert, and write the worst verdict so far to the summary."""
+        severity, summary = worst_severity(verdict), {}
+        if self._worst is None or severity.rank < worst_severity(self._worst).rank:
+            self._worst = verdict
+            cause = f"{verdict.code} {verdict.cause}"
+            summary = {"verdict": cause, "verdict_severity": severity.value, "verdict_step": verdict.step}
+        if (run := self._run()) is not None:
+            title, text = verdict.root.title()[:TITLE_CHARACTERS], alert_text(verdict)
+            alert = partial(run.alert, title, text, level=LEVELS[severity], wait_duration=NEVER_SUPPRESSED_S)
+            self._send(run, alert, partial(run.summary.update, prefixed(summary)))
+
+    def readings(self, scalars: Mapping[str, float], step: int) -> None:
+        """Put the scalars into the user's next row; those of one call in a tenth of a second."""
+        if (run := self._run()) is None or (run is self._prepared and time.monotonic() < self._next_row_s):
+            return
+        if run is not self._prepared:
+            self._prepared = run
+            self._send(run, partial(run.define_metric, "ctcguard/*", step_metric="ctcguard/step", summary="none"))
+        self._settled().result()
+        self._under_way = on_thread(partial(run.log, prefixed({**scalars, "step": step}), commit=False))
+        self._next_row_s = time.monotonic() + PAUSE_S
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Write cost and counts to the summary, and ``healthy`` when there was no verdict."""
+        summary = {name: record[name] for name in COUNTS if name in record}
+        if self._worst is None:
+            summary["verdict"] = "healthy"
+        if (run := self._run()) is not None:
+            self._send(run, partial(run.summary.update, prefixed(summary)))
+
+    def _run(self) -> wandb.Run | None:
+        return wandb.run if self._given is None else self._given
+
+    def _send(self, run: wandb.Run, *calls: Callable[[], object]) -> None:
+        """Make the calls and wait: the answer to a question after them shows that they have been taken."""
+        self._settled()
+        self._under_way = on_thread(*calls, run.status)
+        self._settled().result()
+
+    def _settled(self) -> Future[None]:
+        """What was under way, ended. A process that hangs is waited for once."""
+        self._late = not wait([self._under_way], 0 if self._late else DEADLINE_S).done
+        if self._late:
+            raise TimeoutError("wandb's background process does not answer; nothing more is sent until it does")
+        ended, self._under_way = self._under_way, NOTHING
+        return ended
