@@ -149,6 +149,10 @@ def _compare(folder: Path) -> int:
     return min(len(wrong), 1)
 
 
+def _first_command(words: Sequence[str]) -> Sequence[str]:
+    return [word for word in words[:1] if not word.startswith("-")]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """The entry point.
 
@@ -162,15 +166,16 @@ def main(args: Sequence[str] | None = None) -> int:
     int
         The exit code. ``ctcguard run`` leaves with the exception of its program, when there is one.
     """
-    command = typer.main.get_command(app)
+    words = list(sys.argv[1:] if args is None else args)
     try:
-        result = command(list(sys.argv[1:] if args is None else args), prog_name="ctcguard", standalone_mode=False)
+        result = typer.main.get_command(app)(words, prog_name="ctcguard", standalone_mode=False)
     except CTCGuardError as error:
         say(str(error))
         return MISUSED
     except BadUsage as error:
-        path = error.ctx.command_path if error.ctx else "ctcguard"
-        say(f"{error.format_message().rstrip('.')} (see {path} --help)")
+        command = error.ctx.command_path if error.ctx else " ".join(["ctcguard", *_first_command(words)])
+        hint = "; what comes after SCRIPT belongs to it" if command == "ctcguard run" else ""
+        say(f"{error.format_message().rstrip('.')} (see {command} --help{hint})")
         return MISUSED
     except typer.Abort:
         return 130

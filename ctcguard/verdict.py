@@ -68,12 +68,15 @@ class Verdict(BaseModel):
         }
 
     def headline(self) -> str:
-        """One line: code, name, severity, step and place."""
+        """Code, name, severity and moment in one short line."""
         root = self.root
-        place = " at ".join(part for part in (root.source, root.call_site) if part)
         moment = "before training" if root.phase == "setup" else f"step {root.step}"
         phase = ["evaluation"] if root.phase == "eval" else []
-        return " · ".join([f"{root.code} {root.name}", root.severity.value, *phase, moment, *([place] if place else [])])
+        return " · ".join([f"{root.code} {root.name}", root.severity.value, *phase, moment])
+
+    def place(self) -> str:
+        """The function that was called, and the user's own line."""
+        return " at ".join(part for part in (self.root.source, self.root.call_site) if part)
 
     def rows(self) -> list[tuple[str, str]]:
         """The body as ``(label, text)`` pairs, in the order in which they are read."""
@@ -84,7 +87,7 @@ class Verdict(BaseModel):
         if self.also:
             rows.append(("also", "; ".join(f"{f.code} {f.name} ({f.message})" for f in self.also)))
         if self.ruled_out:
-            rows.append(("not", ", ".join(self.ruled_out) + " (checked, healthy)"))
+            rows.append(("ruled out", ", ".join(self.ruled_out)))
         rows.append(("more", f"ctcguard explain {root.code}"))
         return rows
 
@@ -101,8 +104,9 @@ class Verdict(BaseModel):
 
     def text(self) -> str:
         """The whole verdict as plain text."""
+        place = f" · {self.place()}" if self.place() else ""
         body = [f"  {label + ':' if label else '':<7}{text}" if label else f"  {text}" for label, text in self.rows()]
-        return "\n".join([self.headline(), *body])
+        return "\n".join([self.headline() + place, *body])
 
 
 def explains(cause: Finding, symptom: Finding) -> bool:

@@ -60,6 +60,11 @@ class Watch:
         """Where findings.jsonl goes."""
         return self.guard.run_dir
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it still watches."""
+        return self._open
+
     def batch(self, ids: Iterable[object]) -> None:
         """Name the utterances of the coming calls, until the next optimizer step; findings then show these names."""
         self.guard.batch(ids)

@@ -80,9 +80,8 @@ class WandbAlerts:
     """A sink for the run that is active when it is told something; without one it does nothing and starts nothing.
 
     Readings are logged with ``commit=False``: they join the next row that the user logs, whose step and values stay as
-    they are. Those that no row of the user's takes along become a row of their own, at a step that is free. What wandb
-    raises (its UsageError for a finished ``run``, ConnectionError for a dead background process) leaves each method; a
-    hanging process is a TimeoutError. Only `readings` does not wait: a fault of it is raised by the next `readings`.
+    they are; what is left at the end is a row of its own. A finished ``run`` (UsageError), a dead background process
+    (ConnectionError) and a hanging one (TimeoutError) raise; `readings` does not wait, and raises when next called.
 
     Parameters
     ----------
@@ -94,7 +93,7 @@ class WandbAlerts:
 
     def __init__(self, run: wandb.Run | None = None) -> None:
         self._given = run
-        self._prepared: wandb.Run | None = None
+        self._charted: set[tuple[wandb.Run, str]] = set()
         self._worst: Verdict | None = None
         self._under_way, self._late, self._next_row_s = NOTHING, False, 0.0
 
@@ -115,20 +114,21 @@ class WandbAlerts:
 
     def readings(self, scalars: Mapping[str, float], step: int) -> None:
         """Put the scalars into the user's next row; those of one call in a tenth of a second."""
-        if (run := self._run()) is None or (run is self._prepared and time.monotonic() < self._next_row_s):
+        if (run := self._run()) is None or time.monotonic() < self._next_row_s:
             return
-        if run is not self._prepared:
-            self._prepared = run
-            self._send(run, partial(run.define_metric, "ctcguard/*", step_metric="ctcguard/step", summary="none"))
+        row = prefixed({**scalars, "step": step})
+        if fresh := {(run, name) for name in row} - self._charted:
+            self._charted |= fresh  # by full names: what the user defines for "*" comes before "ctcguard/*"
+            define = partial(run.define_metric, step_metric="ctcguard/step", summary="none")
+            self._send(run, *(partial(define, name) for _, name in fresh))
         self._settled().result()
-        self._under_way = on_thread(partial(run.log, prefixed({**scalars, "step": step}), commit=False))
+        self._under_way = on_thread(partial(run.log, row, commit=False))
         self._next_row_s = time.monotonic() + PAUSE_S
 
     def end(self, record: Mapping[str, Any]) -> None:
         """Write cost and counts to the summary, and ``healthy`` when there was no verdict."""
-        summary = {name: record[name] for name in COUNTS if name in record}
-        if self._worst is None:
-            summary["verdict"] = "healthy"
+        healthy = {"verdict": "healthy"} if self._worst is None else {}
+        summary = healthy | {name: record[name] for name in COUNTS if name in record}
         if (run := self._run()) is not None:
             self._send(run, partial(run.summary.update, prefixed(summary)))
 
