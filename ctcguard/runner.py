@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
@@ -77,9 +78,17 @@ class Guards:
         """End all guards, and say so when there was nothing to guard."""
         if os.getpid() != self._process:
             return  # a fork of the program ends here; the guards are its parent's
+        verdicts = []
         while self.running:
-            _, guard = self.running.popitem()
-            guard.close()
+            name, guard = self.running.popitem()
+            try:
+                guard.close()
+            except CTCVerdictError as error:
+                verdicts.append(error)
+            except Exception as fault:  # noqa: BLE001 - the exit code stays the program's
+                say(f"the guard for {name} could not be closed ({type(fault).__name__}: {fault})")
+        if verdicts:
+            raise verdicts[0]
         if not self._seen:
             looked_for = ", ".join(dict.fromkeys(name.partition(".")[0] for name in FRAMEWORKS))
             say(f"nothing was guarded: the program imported none of the frameworks looked for ({looked_for})")
@@ -162,5 +171,6 @@ def _show(hook: Callable[..., object], kind: type[BaseException], error: BaseExc
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"ctcguard: {text}\n")
+    """One line on stderr, unless the program has closed it."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"ctcguard: {text}\n")

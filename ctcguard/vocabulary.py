@@ -9,36 +9,12 @@ from typing import Any
 
 from ctcguard.errors import SettingsError
 
-BLANK_NAMES = frozenset(
-    # fmt: off
-    [
-        "<pad>",
-        "[pad]",
-        "<|pad|>",
-        "<blank>",
-        "[blank]",
-        "<|blank|>",
-        "blank",
-        "<blk>",
-        "[blk]",
-        "<b>",
-        "<null>",
-        "<ctc>",
-        "[ctc]",
-        "<ctc_blank>",
-        "<ctc-blank>",
-        "<eps>",
-        "ε",
-        "ϵ",
-        "",
-        "_",
-        "-",
-        "~",
-        "∅",
-        "·",
-    ]
-    # fmt: on
-)
+# fmt: off
+BLANK_NAMES = frozenset([
+    "<pad>", "[pad]", "<|pad|>", "<blank>", "[blank]", "<|blank|>", "blank", "<blk>", "[blk]", "<b>", "<null>",
+    "<ctc>", "[ctc]", "<ctc_blank>", "<ctc-blank>", "<eps>", "ε", "ϵ", "", "_", "-", "~", "∅", "·",
+])
+# fmt: on
 """Spellings that mean a CTC blank when they are a symbol of their own (compared in lower case)."""
 SPECIAL_NAMES = BLANK_NAMES | {
     "<s>",

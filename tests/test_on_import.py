@@ -47,6 +47,7 @@ def test_called_once_after_the_module_has_run_and_leaves_nothing_behind(write: W
     importlib.reload(module)
     assert seen == [1]
     assert sys.meta_path == before
+    assert module.__spec__ is not None
     assert type(module.__loader__) is type(module.__spec__.loader) is SourceFileLoader
 
 

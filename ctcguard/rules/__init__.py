@@ -7,7 +7,6 @@ from ctcguard.rules._rule import Rule
 from ctcguard.rules.gradients.no_gradient import NoGradient
 from ctcguard.rules.gradients.non_finite_gradient import NonFiniteGradient
 from ctcguard.rules.guard.alert_undelivered import AlertUndelivered
-from ctcguard.rules.guard.alert_undelivered import AlertUndelivered
 from ctcguard.rules.guard.guard_blind import GuardBlind
 from ctcguard.rules.guard.guard_fault import GuardFault
 from ctcguard.rules.lengths.input_length_in_wrong_units import InputLengthInWrongUnits
@@ -56,7 +55,6 @@ ALL: tuple[type[Rule], ...] = (
     NoGradient,
     GuardBlind,
     GuardFault,
-    AlertUndelivered,
     AlertUndelivered,
 )
 

@@ -39,6 +39,7 @@ def _current() -> Observer | None:
     return (mine or observers or [None])[-1]
 
 
+@torch._disable_dynamo
 def ctc_loss(
     log_probs: torch.Tensor,
     targets: torch.Tensor,
@@ -48,9 +49,13 @@ def ctc_loss(
     reduction: int = 1,
     zero_infinity: bool = False,
 ) -> torch.Tensor:
-    """Stands in for ``torch.ctc_loss`` while an observer is there."""
+    """Stands in for ``torch.ctc_loss`` while an observer is there.
+
+    Under torch.compile it runs outside the graph, as the original does too (its kernel reads values); so no graph break
+    is added. dynamo is imported by the first call at the latest, as by any optimizer.
+    """
     observer = _current()
-    if observer is None or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(log_probs):
+    if observer is None or torch._C._functorch.is_functorch_wrapped_tensor(log_probs):
         return _original(log_probs, targets, input_lengths, target_lengths, blank, reduction, zero_infinity)
     return observer.loss(
         _original,

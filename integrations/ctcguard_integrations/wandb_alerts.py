@@ -39,9 +39,9 @@ def inert(text: str) -> str:
 
 
 def alert_text(verdict: Verdict) -> str:
-    """The body of an alert: headline, message, cause, fix, utterances, symptoms, and a link to the rule's page."""
-    rows = [("", verdict.headline()), *verdict.rows()]
-    lines = [f"{label}: {inert(text)}" if label else inert(text) for label, text in rows]
+    """The body of an alert: headline, place, message, cause, fix, utterances, symptoms, link to the rule's page."""
+    rows = [("", verdict.headline()), ("at", verdict.place()), *verdict.rows()]
+    lines = [f"{label}: {inert(text)}" if label else inert(text) for label, text in rows if text]
     while sum(map(len, lines)) > TEXT_CHARACTERS:
         lines.pop()
     return "\n".join([*lines, rule_url(verdict.root.code, verdict.root.name)])

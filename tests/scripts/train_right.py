@@ -3,7 +3,6 @@
 import argparse
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 CLASSES = 29  # 28 characters and, last, the blank
@@ -23,7 +22,7 @@ for step in range(steps):
     input_lengths[0] = 100
     target_lengths = torch.randint(10, 21, (8,))
 
-    log_probs = F.log_softmax(model(features), dim=-1)
+    log_probs = nn.functional.log_softmax(model(features), dim=-1)
     loss = criterion(log_probs.transpose(0, 1), targets, input_lengths, target_lengths)
     optimizer.zero_grad()
     loss.backward()

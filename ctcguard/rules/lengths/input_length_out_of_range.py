@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
+
+ROUNDING_FRAMES = 2
 
 
 class InputLengthOutOfRange(Rule):
     """## What it does
 
-    Checks TODO.
+    Checks that every input length is between 1 and the number of frames that the loss was given.
+
+    ## Why is this bad?
+
+    torch refuses lengths beyond the time axis with a RuntimeError that does not name the utterance. TensorFlow and
+    others cut them silently. A length of 0 leaves no alignment for any label: the loss is infinite in torch, 0 with
+    `zero_infinity=True`, about 1e5 in optax.
+
+    ## Likely causes
+
+    - `beyond-time`: a length is larger than the time axis: lengths of the features or samples instead of the encoder's
+      output (CTC304 says how many times), another rounding than the convolutions', or a padded length.
+    - `below-one`: a length is 0, negative or no number: the clip is shorter than the receptive field of the model.
+
+    ## How to fix
+
+    Count frames of `log_probs`, after subsampling, with the formula of the model: for each convolution
+    `(n + 2 * padding - kernel) // stride + 1`; Hugging Face has `model._get_feat_extract_output_lengths`. Drop clips
+    that no frame is left of. It worked when the longest length of a batch is the number of frames.
+
+    ## Thresholds
+
+    None: the condition is exact.
+
+    ## Known problems
+
+    An utterance of 0 frames and 0 labels (an item that only fills the batch) is information. Stays silent for lengths
+    that are too short but positive: CTC301 and CTC304 look at those.
+
+    ## Example
+
+    Fires, for there are 9 frames only:
+
+    >>> import numpy as np, ctcguard
+    >>> call = dict(log_probs=np.log(np.full((1, 9, 4), 0.25)), targets=[[1, 2]], target_lengths=[2], blank=0)
+    >>> verdict, = ctcguard.diagnose(**call, input_lengths=[10])
+    >>> verdict.code, verdict.cause
+    ('CTC302', 'beyond-time')
+
+    Use instead:
+
+    >>> ctcguard.diagnose(**call, input_lengths=[9])
+    ()
+
+    ## References
+
+    - https://github.com/thu-spmi/CAT/issues/22 (lengths not subsampled)
+    - https://github.com/nl8590687/ASRT_SpeechRecognition/issues/173 (lengths must be divided by 8)
+    - https://github.com/pytorch/pytorch/issues/51732 (lengths were not checked at the time)
     """
 
     code = "CTC302"
@@ -20,5 +72,43 @@ class InputLengthOutOfRange(Rule):
     explains = ("CTC301", "CTC502", "CTC503", "CTC504", "CTC601")
 
     def check(self, readings: Readings) -> Finding | None:
-        """TODO."""
-        return None
+        """Fires when an input length is not in 1 … frames."""
+        lengths, frames = readings.column("input_lengths"), readings["frames"]
+        healthy = (lengths >= 1) & (lengths <= frames)
+        if healthy.all():
+            return None
+        filling = np.zeros_like(healthy)
+        if "target_lengths" in readings:
+            filling = (lengths == 0) & (readings.column("target_lengths") == 0)
+        only_filling = bool((healthy | filling).all())
+        wrong = np.flatnonzero(filling if only_filling else ~(healthy | filling))
+        excess = np.where(lengths > frames, lengths - frames, 1 - lengths)[wrong]
+        cause, evidence, fix = self._cause(float(lengths[wrong].max()), frames)
+        if only_filling:
+            evidence, fix = "no frames and no labels: such an item only fills the batch", "nothing, if that is meant"
+        share = f"{len(wrong)} of {len(lengths)} input lengths"
+        return self.finding(
+            readings,
+            cause=cause,
+            evidence=evidence,
+            message=f"{share} are not in 1 … {frames:.0f}, the frames of log_probs",
+            fix=fix,
+            numbers={"frames": frames, "input_length_max": float(lengths.max()), "utterances": len(wrong)},
+            affected=wrong[np.argsort(-excess, kind="stable")],
+            note=lambda i: f"input length {lengths[i]:g} of {frames:.0f} frames",
+            severity=Severity.INFORMATION if only_filling else None,
+        )
+
+    def _cause(self, longest: float, frames: float) -> tuple[str, str, str]:
+        formula = "(n + 2 * padding - kernel) // stride + 1 for each convolution"
+        if longest > frames + ROUNDING_FRAMES:
+            evidence = f"the longest is {longest / max(frames, 1):.3g} times the time axis"
+            return "beyond-time", evidence, f"pass the frames of log_probs, after subsampling: {formula}"
+        if longest > frames:
+            return (
+                "beyond-time",
+                f"{longest - frames:g} too many: another rounding",
+                f"round as the model does: {formula}",
+            )
+        fix = "drop clips shorter than the receptive field of the model, or pad them before the encoder"
+        return "below-one", "no frame is left after subsampling", fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
@@ -50,14 +51,15 @@ class TooFewFrames(Rule):
 
     >>> import numpy as np, ctcguard
     >>> two_frames = np.log(np.full((1, 2, 4), 0.25))
-    >>> verdict, = ctcguard.diagnose(log_probs=two_frames, targets=[[1, 1]], input_lengths=[2], target_lengths=[2], blank=0)
+    >>> call = dict(targets=[[1, 1]], target_lengths=[2], blank=0)
+    >>> verdict, = ctcguard.diagnose(log_probs=two_frames, input_lengths=[2], **call)
     >>> verdict.code, verdict.cause
     ('CTC301', 'repeats')
 
     Use instead:
 
     >>> three_frames = np.log(np.full((1, 3, 4), 0.25))
-    >>> ctcguard.diagnose(log_probs=three_frames, targets=[[1, 1]], input_lengths=[3], target_lengths=[2], blank=0)
+    >>> ctcguard.diagnose(log_probs=three_frames, input_lengths=[3], **call)
     ()
 
     ## References
@@ -71,7 +73,7 @@ class TooFewFrames(Rule):
     causes = ("repeats", "too-short", "most-of-the-batch")
     explains = ("CTC502", "CTC503", "CTC504", "CTC601")
 
-    batch_fraction: float = 0.5
+    batch_fraction: float = Field(default=0.5, gt=0, le=1, description="share of the batch called most of it")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when an utterance has fewer frames than labels and adjacent repeats."""
@@ -88,11 +90,12 @@ class TooFewFrames(Rule):
         cause, evidence, fix = self._cause(frames[short], labels[short], len(frames))
         hidden = bool(readings["zero_infinity"])
         effect = "zero_infinity hides them as loss 0: they teach nothing" if hidden else "their loss is infinite"
+        share = f"{len(short)} of {len(frames)} utterances"
         return self.finding(
             readings,
             cause=cause,
             evidence=evidence,
-            message=f"{len(short)} of {len(frames)} utterances have fewer frames than labels + adjacent repeats; {effect}",
+            message=f"{share} have fewer frames than labels + adjacent repeats; {effect}",
             fix=fix,
             numbers={"utterances": len(short), "batch": len(frames)},
             affected=short[np.argsort((frames - labels - repeats)[short], kind="stable")],

@@ -36,10 +36,10 @@ def of_frames(readings: Readings, bad: HostArray, index: int, seen: str) -> Caus
     if kind != "NaN":
         return Cause("masking", seen, "set no valid frame to −inf: say with input_lengths where an utterance ends")
     if bad.size > 1 and "input_lengths" in readings and (bad >= readings["input_lengths"]).all():
-        fix = "look for NaN in the weights first (all(p.isfinite().all() for p in model.parameters())), then in the features"
+        fix = "look for NaN in the weights, all(p.isfinite().all() for p in model.parameters()), then in the features"
         return Cause("whole-batch", f"every frame of all {bad.size} utterances is NaN: not single clips", fix)
-    fix = f"look at the features of utterance {index}: isfinite(features[{index}]).all() must hold before the model runs"
-    others = f"the other {np.sum(bad == 0)} are finite" if bad.size > 1 else "the only one: its features, or the weights"
+    fix = f"look at the features of utterance {index}: isfinite(features[{index}]).all() must hold before the model"
+    others = f"the other {np.sum(bad == 0)} are finite" if bad.size > 1 else "it is the only one: features, or weights"
     return Cause("non-finite-features", f"{seen} in utterance {index}; {others}", fix)
 
 
@@ -57,5 +57,6 @@ def of_alignments(readings: Readings) -> Cause:
         return Cause("masking", f"{share:.1%} of the sampled logits are −inf, which this loss turns into NaN", unmask)
     if share > 0:
         fix = "write log_softmax(x, -1) for log(softmax(x, -1)), and mask no class that a target contains"
-        return Cause("log-of-softmax", f"{share:.1%} of the sampled values are −inf; log_softmax of finite logits has none", fix)
+        evidence = f"{share:.1%} of the sampled values are −inf; log_softmax of finite logits has none"
+        return Cause("log-of-softmax", evidence, fix)
     return Cause("masking", "no −inf, but values so low that they add up to it", unmask)

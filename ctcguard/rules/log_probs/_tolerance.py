@@ -28,7 +28,7 @@ class ToleranceRule(Rule):
     )
 
     def limit(self, readings: Readings) -> Limit:
-        """The limit for these readings: values that all fit into half precision came from there, whatever they are now."""
+        """The limit for these readings: values that all fit into half precision came from there, whatever they are."""
         dtype = str(readings["softmax_dtype"])
         if dtype == "bfloat16" or readings["fits_bfloat16"] == 1:
             return Limit(self.bfloat16_nats, "bfloat16")

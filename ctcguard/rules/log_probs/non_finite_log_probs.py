@@ -21,13 +21,13 @@ class NonFiniteLogProbs(Rule):
 
     ## Why is this bad?
 
-    One NaN makes the loss of its utterance NaN, the mean NaN, and after one optimizer step nearly every weight, gradient
-    clipping or not. −inf on every alignment makes a loss of +inf although there are enough frames; `zero_infinity=True`
-    shows a 0 instead, and the gradient behind a log of 0 is NaN all the same.
+    One NaN makes the loss of its utterance NaN, the mean NaN, and after one optimizer step nearly every weight,
+    gradient clipping or not. −inf on every alignment makes a loss of +inf although there are enough frames;
+    `zero_infinity=True` shows a 0 instead, and the gradient behind a log of 0 is NaN all the same.
 
     ## Likely causes
 
-    - `non-finite-features`: NaN in some utterances only: a division by a zero deviation, a log of 0, silence, augmentation.
+    - `non-finite-features`: NaN in some utterances only: a division by a zero deviation, a log of 0, augmentation.
     - `whole-batch`: NaN in every frame of every utterance: weights, or a layer that mixes utterances (batch norm).
     - `overflow`: +inf: half precision, or a division by zero.
     - `log-of-softmax`: `log(softmax(x))` underflows to −inf once the model is confident; `log_softmax` never does.
@@ -91,7 +91,7 @@ class NonFiniteLogProbs(Rule):
             readings,
             cause=cause.slug,
             evidence=cause.evidence,
-            message=f"{blocked.size} of {finite.size} utterances have enough frames, but −inf on every alignment of their labels",
+            message=f"{blocked.size} of {finite.size} utterances have frames enough, but −inf where labels need more",
             fix=cause.fix,
             numbers={"utterances": blocked.size, "minus_inf_fraction": readings.get("minus_inf_fraction")},
             affected=blocked,
@@ -129,7 +129,7 @@ class NonFiniteLogProbs(Rule):
         some = readings.get("minus_inf_fraction", 0) > 0
         if some and readings["expects"] == "logits" and "non_finite_padding_frames" in readings:
             infinite |= np.isnan(losses) & (readings.column("non_finite_padding_frames") == 0)
-        if some and readings["expects"] == "log_probs" and readings.get("zero_infinity") and "frame_max_sum" in readings:
+        if some and readings.get("zero_infinity") and "frame_max_sum" in readings:
             zero = np.flatnonzero(judged & (losses == 0))
             infinite[zero] = least_loss(readings, zero) > self.zero_nats
         return np.flatnonzero(judged & infinite)

@@ -16,9 +16,9 @@ class PositiveLogProb(ToleranceRule):
 
     ## Why is this bad?
 
-    A probability above 1 is rewarded without end. `torch.nn.CTCLoss` does not look: the loss can fall for ever, below 0,
-    while nothing is learned. This is the weaker twin of CTC402: a softmax over the wrong axis passes it. But it reads
-    all frames where CTC402 reads a sample.
+    A probability above 1 is rewarded without end. `torch.nn.CTCLoss` does not look: the loss can fall for ever, below
+    0, while nothing is learned. This is the weaker twin of CTC402: a softmax over the wrong axis passes it. But it
+    reads all frames where CTC402 reads a sample.
 
     ## Likely causes
 
@@ -79,12 +79,12 @@ class PositiveLogProb(ToleranceRule):
         worst_first = np.argsort(np.where(healthy, np.inf, -largest), kind="stable")[: np.sum(~healthy)]
         worst = largest[worst_first[0]]
         unknown = bool(np.isnan(largest).any())
-        evidence = "the largest value is NaN" if unknown else f"values reach {worst:.3g}: probabilities of e^{worst:.3g}"
+        evidence = "the largest value is NaN" if unknown else f"as probabilities, values reach e^{worst:.3g}"
         return self.finding(
             readings,
             cause="not-a-number" if unknown else "positive",
             evidence=evidence,
-            message=f"a log-probability must not be above 0 but reaches {worst:.3g} (limit {limit.nats:g} for {limit.dtype})",
+            message=f"a log-prob must not be above 0 but reaches {worst:.3g} (limit {limit.nats:g} for {limit.dtype})",
             fix="find where the NaN comes from: see CTC403" if unknown else "pass log_softmax(x, -1) instead of x",
             numbers={"score_max": float(worst), "limit_nats": limit.nats},
             affected=worst_first,

@@ -23,7 +23,7 @@ class Cause(NamedTuple):
 class UnnormalisedLogProbs(ToleranceRule):
     """## What it does
 
-    Checks that the classes of every sampled valid frame sum to 1, that is \\|logsumexp\\| = 0, as `log_softmax` leaves
+    Checks that the classes of every sampled valid frame sum to 1, so that their logsumexp is 0, as `log_softmax` leaves
     them.
 
     ## Why is this bad?
@@ -83,7 +83,15 @@ class UnnormalisedLogProbs(ToleranceRule):
     """
 
     code = "CTC402"
-    wants = ("expects", "softmax_dtype", "logsumexp_min", "logsumexp_max", "fits_bfloat16", "fits_float16", "provenance")
+    wants = (
+        "expects",
+        "softmax_dtype",
+        "logsumexp_min",
+        "logsumexp_max",
+        "fits_bfloat16",
+        "fits_float16",
+        "provenance",
+    )
     causes = ("probabilities", "wrong-axis", "raw-logits", "altered-after-softmax", "not-a-number")
     explains = ("CTC401", "CTC501", "CTC504")
 
@@ -102,7 +110,8 @@ class UnnormalisedLogProbs(ToleranceRule):
             readings,
             cause=cause.slug,
             evidence=cause.evidence,
-            message=f"the classes of a frame must sum to 1 but sum to e^{worst:.3g} (limit ±{limit.nats:g} nats for {limit.dtype})",
+            message=f"the classes of a frame must sum to 1 but sum to e^{worst:.3g} "
+            f"(limit ±{limit.nats:g} nats for {limit.dtype})",
             fix=cause.fix,
             numbers={"logsumexp_min": low, "logsumexp_max": high, "limit_nats": limit.nats},
             severity=Severity.INFORMATION if mild else None,
@@ -112,7 +121,9 @@ class UnnormalisedLogProbs(ToleranceRule):
         provenance: Provenance = readings["provenance"]
         if np.isnan(readings["logsumexp_max"]):
             return Cause("not-a-number", "the sum is NaN", "find where the NaN comes from: see CTC403")
-        return _probabilities(readings, limit) or _wrong_axis(readings, provenance, limit) or _rest(readings, provenance)
+        return (
+            _probabilities(readings, limit) or _wrong_axis(readings, provenance, limit) or _rest(readings, provenance)
+        )
 
 
 def _probabilities(readings: Readings, limit: float) -> Cause | None:
@@ -127,7 +138,9 @@ def _wrong_axis(readings: Readings, provenance: Provenance, limit: float) -> Cau
     fix = "normalise over the classes: log_softmax(x, dim=-1) before any transpose of the class axis"
     softmax = provenance.softmax()
     if softmax is not None and softmax.class_axis is not None and softmax.axis != softmax.class_axis:
-        evidence = f"{softmax.op} ran over axis {softmax.axis} of {softmax.shape}, the classes are axis {softmax.class_axis}"
+        evidence = (
+            f"{softmax.op} ran over axis {softmax.axis} of {softmax.shape}, the classes are axis {softmax.class_axis}"
+        )
         return Cause("wrong-axis", evidence, fix)
     for axis, size in (("time", readings["frames"]), ("batch", readings["batch"])):
         if size > 1 and readings[f"logsumexp_{axis}_abs_max"] <= limit:
@@ -145,6 +158,10 @@ def _rest(readings: Readings, provenance: Provenance) -> Cause:
     if provenance.reaches_head and provenance.softmax() is None:
         return Cause("raw-logits", f"no softmax between the last layer and the loss ({provenance})", fix)
     if readings["sample_max"] > 0:
-        return Cause("raw-logits", f"values reach {readings['sample_max']:.3g}; a log-probability is never above 0", fix)
+        return Cause(
+            "raw-logits", f"values reach {readings['sample_max']:.3g}; a log-probability is never above 0", fix
+        )
     evidence = "all values are ≤ 0, so a softmax ran, but something changed them afterwards"
-    return Cause("altered-after-softmax", evidence, "pass log_softmax(x, -1) directly to the loss, with nothing in between")
+    return Cause(
+        "altered-after-softmax", evidence, "pass log_softmax(x, -1) directly to the loss, with nothing in between"
+    )

@@ -13,16 +13,17 @@ from ctcguard.readings import Readings
 def feasible(readings: Readings) -> HostArray:
     """Whether each utterance has an alignment at all: a frame for each label and between equal neighbours, (batch,)."""
     needed = readings.column("target_lengths") + readings.column("adjacent_repeats")
-    return readings.column("input_lengths") >= needed
+    fits: HostArray = readings.column("input_lengths") >= needed
+    return fits
 
 
 def sound(readings: Readings) -> HostArray:
-    """Whether each utterance is feasible, its labels are classes, and its lengths and valid frames can be believed, (batch,).
+    """Whether each utterance is feasible, its labels are classes, its lengths in range, its frames finite, (batch,).
 
     Only of these can it be said what a right loss must be.
     """
     frames, labels = readings.column("input_lengths"), readings.column("target_lengths")
-    good = feasible(readings) & (labels >= 0) & (frames <= readings.get("frames", np.inf))
+    good: HostArray = feasible(readings) & (labels >= 0) & (frames <= readings.get("frames", np.inf))
     for count in ("out_of_range_labels", "negative_labels", "non_finite_frames"):
         if count in readings:
             good &= readings.column(count) == 0

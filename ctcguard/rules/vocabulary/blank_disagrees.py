@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
+from ctcguard.rules.vocabulary._blank import why_wrong
 from ctcguard.rules.vocabulary._head import quoted
 from ctcguard.vocabulary import Vocabulary
-
-SPACES = frozenset({"|", "\N{LOWER ONE EIGHTH BLOCK}", "<space>", "[space]", "<sp>"})
-
-
-class Cause(NamedTuple):
-    """A cause slug, what selected it, what to write instead, and how bad it is."""
-
-    slug: str
-    evidence: str
-    fix: str
-    severity: Severity = Severity.ERROR
 
 
 class BlankDisagrees(Rule):
@@ -51,10 +39,11 @@ class BlankDisagrees(Rule):
 
     ## Known problems
 
-    A warning only where the labels themselves stay right: when the blank is `<s>` or `</s>` and no transcript gets
-    one, or the unknown symbol that is the padding too. Stays silent for a blank behind the vocabulary (NeMo), a symbol
-    spelt like a blank, a tokenizer without padding, and a list without a blank and one class more than symbols (labels
-    may be shifted by one): CTC203 then sees the labels themselves, except those that Hugging Face removes.
+    It is only a warning when the blank is `<s>` or `</s>` and no transcript gets one (training is right, decoding is
+    not), or when unknown symbol and padding are one. Stays silent for a blank behind the vocabulary (NeMo), a symbol
+    spelt like a blank, one in brackets in a list (fairseq's blank is `<s>`), a tokenizer without padding, and a list
+    without a blank when there are more classes than symbols (labels may be shifted by one). CTC203 then sees the
+    labels themselves, except those that Hugging Face removes.
 
     ## Example
 
@@ -90,72 +79,15 @@ class BlankDisagrees(Rule):
         """Fires when the blank stands for something else."""
         vocabulary: Vocabulary = readings["vocabulary"]
         blank, classes = readings["blank"], readings["classes"]
-        cause = _cause(vocabulary, blank, classes)
+        cause = why_wrong(vocabulary, blank, classes)
         if cause is None:
             return None
         return self.finding(
             readings,
             cause=cause.slug,
             evidence=cause.evidence,
-            message=f"the loss uses class {quoted(vocabulary, blank)} as the blank",
+            message=f"the blank must be a class that no transcript uses, but the loss uses {quoted(vocabulary, blank)}",
             fix=cause.fix,
             numbers={"blank": blank, "vocabulary_blank": vocabulary.blank, "classes": classes},
             severity=cause.severity,
         )
-
-
-def _cause(vocabulary: Vocabulary, blank: int, classes: int) -> Cause | None:
-    symbol = vocabulary.symbol(blank)
-    undeclared = vocabulary.blank is None
-    if symbol is None or (undeclared and vocabulary.kind == "tokenizer"):
-        return None
-    own = f"blank={vocabulary.size} with a head of {vocabulary.size + 1} classes"
-    if blank == vocabulary.blank:
-        return _shared(vocabulary, blank, own)
-    if vocabulary.is_blank_name(blank):
-        return None
-    if not undeclared:
-        return _other(vocabulary, blank)
-    shifted_by_one = blank == 0 and classes > vocabulary.size
-    if _is_ordinary(symbol) and not shifted_by_one:
-        fix = f"give the blank a class of its own, for instance {own}"
-        return Cause("ordinary-symbol", f"{symbol!r} is a symbol of transcripts, and the vocabulary has no blank", fix)
-    return None
-
-
-def _shared(vocabulary: Vocabulary, blank: int, own: str) -> Cause | None:
-    """The tokenizer agrees, but its padding stands for something else as well."""
-    fix = "give the tokenizer a padding token of its own, and set pad_token_id=tokenizer.pad_token_id in the config"
-    if blank == vocabulary.unknown:
-        evidence = "padding and unknown symbol are one: unknown characters count as blanks"
-        return Cause("special-symbol", evidence, fix, Severity.WARNING)
-    if blank in (vocabulary.bos, vocabulary.eos) and blank not in vocabulary.special:
-        return Cause("special-symbol", "the tokenizer adds this symbol to every text", fix)
-    if _is_space(vocabulary.symbol(blank) or ""):
-        return Cause(
-            "ordinary-symbol", "it is the space between words too", f"give the blank a class of its own: {own}"
-        )
-    return None
-
-
-def _other(vocabulary: Vocabulary, blank: int) -> Cause:
-    evidence = f"the {vocabulary.kind} declares {quoted(vocabulary, vocabulary.blank or 0)}"
-    fix = f"pass blank={vocabulary.blank}"
-    if vocabulary.kind == "tokenizer":
-        fix = f"set pad_token_id=tokenizer.pad_token_id ({vocabulary.blank}) in the config, or {fix} to the loss"
-    if blank in (vocabulary.unknown, vocabulary.bos, vocabulary.eos):
-        never = blank in vocabulary.special
-        evidence += "; the decoder takes that one for the blank" if never else ", and this one stands in transcripts"
-        return Cause("special-symbol", evidence, fix, Severity.WARNING if never else Severity.ERROR)
-    return Cause("other-blank", evidence, fix)
-
-
-def _is_space(symbol: str) -> bool:
-    return symbol.isspace() or symbol.lower() in SPACES
-
-
-def _is_ordinary(symbol: str) -> bool:
-    """A letter, a digit or the space; a word may be anybody's name for a blank."""
-    return (
-        _is_space(symbol) or (len(symbol) == 1 and symbol.isalnum()) or symbol.startswith("\N{LOWER ONE EIGHTH BLOCK}")
-    )

@@ -83,13 +83,14 @@ class HeadTooNarrow(Rule):
         if largest < classes:
             return None
         beyond = [label for label in vocabulary.emittable() if not label < classes]
+        top = classes - 1
         named = ", ".join(quoted(vocabulary, label) for label in beyond[:SHOWN_SYMBOLS])
         more = f" … ({len(beyond)} in all)" if len(beyond) > SHOWN_SYMBOLS else ""
         return self.finding(
             readings,
             cause="missing-classes",
             evidence=f"no class for {named}{more}",
-            message=f"the vocabulary has ids up to {largest}, but the head has {classes:.0f} classes (0 … {classes - 1:.0f})",
+            message=f"the vocabulary has ids up to {largest}, but the head has {classes:.0f} classes (0 … {top:.0f})",
             fix=wider_head(vocabulary, classes, largest + 1),
             numbers={"largest_id": largest, "classes": classes, "missing": len(beyond)},
         )

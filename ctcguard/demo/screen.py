@@ -1,0 +1,124 @@
+"""What the demo shows: a few plain lines around the guard's own panel. Colours are the terminal's own sixteen."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+LABEL_WIDTH = 10
+REPORTS = 4
+
+
+class Screen:
+    """Lines on stdout, in the order in which they are read.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        stdout by default; plain text when that is not a terminal.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+
+    def title(self, text: str) -> None:
+        """A heading, with an empty line before it."""
+        self.console.print()
+        self.console.print(Text(text, style="bold cyan"))
+
+    def row(self, label: str, text: str, style: str = "") -> None:
+        """One labelled line; long text is folded under itself."""
+        width = max(20, self.console.width - LABEL_WIDTH - 4)
+        for number, line in enumerate(Text(text, style=style).wrap(self.console, width)):
+            line.rstrip()
+            head = Text(f"  {'' if number else label:<{LABEL_WIDTH}}  ", style="bold")
+            self.console.print(head + line, no_wrap=True, overflow="ignore", crop=False)
+
+    def outcome(self, ok: bool, text: str) -> None:
+        """How a case ended."""
+        self.row("ok" if ok else "FAILED", text, "bold green" if ok else "bold red")
+
+
+class ProgressBar:
+    """A bar on a terminal; elsewhere a line for every quarter of the steps.
+
+    Parameters
+    ----------
+    screen : Screen
+        Where it goes.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        columns = (BarColumn(28), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeElapsedColumn())
+        label = TextColumn(f"  [bold]{'training':<{LABEL_WIDTH}}[/bold] ")
+        self._bar = Progress(label, *columns, console=screen.console, disable=not screen.console.is_terminal)
+        self._task = self._bar.add_task("training", total=None, loss="")
+
+    def moved(self, step: int, steps: int) -> None:
+        """Show how many steps have been taken."""
+        self._bar.start()
+        self._bar.update(self._task, completed=step, total=steps)
+
+    def logged(self, step: int, steps: int, loss: float) -> None:
+        """Show the loss."""
+        self._bar.update(self._task, loss=f"loss {loss:.3f}")
+        if self._bar.disable and step * REPORTS // steps > (step - 1) * REPORTS // steps:
+            self._screen.row("training", f"step {step} of {steps}, loss {loss:.3f}")
+
+    def close(self) -> None:
+        """Leave it as it stands; also needed after an exception, for the Trainer then does not say that it ended."""
+        self._bar.stop()
+
+
+def progress_callback(bar: ProgressBar) -> TrainerCallback:
+    """Tell the Trainer to move a bar.
+
+    Parameters
+    ----------
+    bar : ProgressBar
+        To be moved.
+
+    Returns
+    -------
+    TrainerCallback
+        For ``trainer.add_callback``.
+    """
+    from transformers import TrainerCallback
+
+    class Moves(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            bar.moved(state.global_step, state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if "loss" in kwargs["logs"]:
+                bar.logged(state.global_step, state.max_steps, float(kwargs["logs"]["loss"]))
+
+    return Moves()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what libraries say about themselves (advice, deprecations of their own); errors still come through."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate", "wandb")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
