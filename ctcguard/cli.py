@@ -126,10 +126,12 @@ def rules(
         return _compare(docs) if compare else _write(docs)
     if as_json:
         typer.echo(json.dumps(rule_pages.records(), indent=2, ensure_ascii=False))
-        return 0
-    from rich.console import Console
+    elif sys.stdout.isatty():
+        from rich.console import Console
 
-    Console().print(rule_pages.table())
+        Console().print(rule_pages.table())
+    else:
+        typer.echo("\n".join("\t".join(row) for row in rule_pages.rows()))
     return 0
 
 

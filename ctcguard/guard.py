@@ -117,6 +117,7 @@ class Guard:
 
     def batch(self, ids: Iterable[object]) -> None:
         """Name the utterances of the coming calls, until the next optimizer step; findings then show these names."""
+        self._settle_step()
         self._utterance_ids = tuple(str(name) for name in ids)
 
     def check_setup(self, values: Mapping[str, Any], source: str) -> None:

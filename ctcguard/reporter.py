@@ -77,7 +77,7 @@ class Reporter:
             if id(finding) not in self._written:
                 self._write(finding)
         fresh = [f for f in findings if not any(explains(cause, f) for cause in (*before, *self._aftermath))]
-        self._remember(fresh)
+        self._remember(findings)
         announced = [self._announce(verdict) for verdict in verdicts(fresh, healthy)]
         for action in ("raise", "stop"):
             for verdict in announced:

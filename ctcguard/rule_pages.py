@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctcguard.errors import SettingsError
+from ctcguard.finding import Severity
 from ctcguard.rules import ALL, rule_named
 from ctcguard.rules._rule import Rule
 from ctcguard.sinks.console import STYLES
@@ -62,12 +63,16 @@ def summary(rule: type[Rule]) -> str:
     return re.sub(r"\\(\W)", r"\1", sentence.replace("`", ""))
 
 
+def rows() -> list[tuple[str, str, str, str]]:
+    """Code, name, severity and summary of every rule."""
+    return [(rule.code, rule.name(), rule.severity.value, summary(rule)) for rule in ALL]
+
+
 def table() -> Table:
-    """All rules, a line each."""
+    """All rules, for a terminal."""
     grid = Table("code", "name", "severity", "what it checks", box=None, pad_edge=False)
-    for rule in ALL:
-        severity = Text(rule.severity.value, style=STYLES[rule.severity])
-        grid.add_row(Text(rule.code), Text(rule.name()), severity, Text(summary(rule)))
+    for code, name, severity, checks in rows():
+        grid.add_row(Text(code), Text(name), Text(severity, style=STYLES[Severity(severity)]), Text(checks))
     return grid
 
 

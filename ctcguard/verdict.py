@@ -105,7 +105,7 @@ class Verdict(BaseModel):
     def text(self) -> str:
         """The whole verdict as plain text."""
         place = f" · {self.place()}" if self.place() else ""
-        body = [f"  {label + ':' if label else '':<7}{text}" if label else f"  {text}" for label, text in self.rows()]
+        body = [f"  {label + ': ':<7}{text}" if label else f"  {text}" for label, text in self.rows()]
         return "\n".join([self.headline() + place, *body])
 
 

@@ -147,7 +147,8 @@ PROGRAMS = [
     ("syntax.py",), ("-m", "syntax"), ("raises.py",), ("-m", "raises"), ("raises_late.py",),
     ("exits.py", "None"), ("exits.py", "0"), ("exits.py", "7"), ("exits.py", "'a message'"), ("exits.py", "(1, 2)"),
     ("leaves.py",), ("interrupted.py",), ("interrupted.py", "caught"), ("terminated.py",), ("hooked.py",),
-    ("pickled.py",), ("-m", "pickled"), ("spawned.py", "x"), ("-m", "spawned"), ("forked.py",), ("warns.py",), ("closes.py",),
+    ("pickled.py",), ("-m", "pickled"), ("spawned.py", "x"), ("-m", "spawned"), ("forked.py",), ("warns.py",),
+    ("closes.py",),
 ]  # fmt: skip
 UNSAID = {"leaves.py", "terminated.py", "closes.py"}  # nothing is left to say anything with
 

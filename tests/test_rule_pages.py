@@ -38,15 +38,23 @@ def test_explain_on_a_terminal_is_typeset(capsys: Captured, monkeypatch: pytest.
 
 def test_the_table_of_rules(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert cli.main(["rules"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    header, *lines = out.splitlines()
+    header, *lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert header.split() == ["code", "name", "severity", "what", "it", "checks"]
     assert [line.split()[:3] for line in lines if line.startswith("CTC")] == [
         [rule.code, rule.name(), rule.severity.value] for rule in ALL
     ]
-    assert "Checks that every utterance has a frame for each label" in out
+    assert "Checks that every utterance has a frame for each label" in "\n".join(lines)
+
+
+def test_the_rules_in_a_pipe_are_a_line_each(capsys: Captured) -> None:
+    assert cli.main(["rules"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[:3] for row in rows] == [[rule.code, rule.name(), rule.severity.value] for rule in ALL]
+    assert all(len(row) == 4 for row in rows)
 
 
 def test_rules_as_json(capsys: Captured) -> None:
@@ -69,7 +77,7 @@ def test_rules_as_json(capsys: Captured) -> None:
 def test_every_rule_has_a_summary_and_described_thresholds(capsys: Captured) -> None:
     cli.main(["rules", "--json"])
     for record in json.loads(capsys.readouterr().out):
-        assert record["summary"].startswith("Checks "), record["code"]
+        assert record["summary"].startswith("Checks"), record["code"]
         assert all(threshold["description"] for threshold in record["thresholds"]), record["code"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ctcguard._array import Array, HostArray, like, namespace, to_numpy
+from ctcguard._array import Array, HostArray, arange, as_array, is_host, like, namespace, to_numpy
 from ctcguard.call import CTCCall
 from ctcguard.probes.lengths import lengths
 from ctcguard.probes.log_probs import frame_maxima, normalisation, other_axes
@@ -20,6 +20,8 @@ Probe = Callable[[CTCCall], dict[str, Array]]
 
 CONTRACT: tuple[Probe, ...] = (lengths, label_faults)
 DISTRIBUTION: tuple[Probe, ...] = (losses, frame_maxima, normalisation, other_axes, alignment_cost)
+
+_numpy = namespace(as_array(()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +43,31 @@ def measure(call: CTCCall, probes: Sequence[Probe], beside: Array | None = None)
     probes : sequence of callables
         `CONTRACT`, `DISTRIBUTION` or both.
     beside : array, optional
-        The packed array joins this array's library and device; by default that of the first value.
+        The packed array joins this array's library and device; by default that of the first value that is not on the
+        host, for moving that one would wait for the device.
 
     Returns
     -------
     packed : array, (scalars + columns × batch,)
-        float64 if one of the values is, else float32. Not on the host: nothing waits for the device.
+        float64 if one of the values is, else float32. Not on the host: nothing waits for the device. Empty when no
+        probe had anything to measure.
     layout : Layout
         What stands where; static for a shape.
     """
-    values = {name: value for probe in probes for name, value in probe(call).items()}
-    first = next(iter(values.values())) if beside is None else beside
-    xp = namespace(first)
-    wide = any(_is_float64(value) for value in values.values())
-    dtype = xp.float64 if wide else xp.float32
-    ready = {name: xp.astype(like(first, value), dtype, copy=False) for name, value in values.items()}
-    scalars = tuple(name for name, value in ready.items() if value.ndim == 0)
-    columns = tuple(name for name, value in ready.items() if value.ndim == 1)
-    parts = [xp.reshape(ready[name], (-1,)) for name in scalars + columns]
-    return xp.concat(parts), Layout(scalars, columns, call.batch)
+    # A NaN or an infinity is a result here, not an accident to be warned of.
+    with _numpy.errstate(all="ignore"):
+        values = {name: _real(value) for probe in probes for name, value in probe(call).items()}
+        arrays = list(values.values())
+        first = beside if beside is not None else next((a for a in arrays if not is_host(a)), (*arrays, call.scores)[0])
+        xp = namespace(first)
+        ready = {name: like(first, value) for name, value in values.items()}
+        wide = any(_is_float64(value) for value in ready.values())
+        dtype = xp.float64 if wide else xp.float32
+        scalars = tuple(name for name, value in ready.items() if value.ndim == 0)
+        columns = tuple(name for name, value in ready.items() if value.ndim == 1)
+        parts = [xp.reshape(xp.astype(ready[name], dtype, copy=False), (-1,)) for name in scalars + columns]
+        packed = xp.concat(parts) if parts else xp.astype(arange(first, 0), dtype)
+        return packed, Layout(scalars, columns, call.batch)
 
 
 def unpack(packed: Array, layout: Layout) -> dict[str, float | HostArray]:
@@ -68,6 +76,12 @@ def unpack(packed: Array, layout: Layout) -> dict[str, float | HostArray]:
     readings: dict[str, float | HostArray] = {name: float(host[i]) for i, name in enumerate(layout.scalars)}
     rest = host[len(layout.scalars) :].reshape(len(layout.columns), layout.batch)
     return readings | dict(zip(layout.columns, rest, strict=True))
+
+
+def _real(value: Array) -> Array:
+    """Whole numbers as float32 in their own library: another one may have no integers that wide."""
+    xp = namespace(value)
+    return value if _is_float64(value) else xp.astype(value, xp.float32, copy=False)
 
 
 def _is_float64(value: Array) -> bool:

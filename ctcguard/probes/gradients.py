@@ -13,7 +13,7 @@ def gradient_abs_max(gradients: Sequence[Array]) -> Array:
     Parameters
     ----------
     gradients : sequence of arrays, any shapes
-        At least one.
+        At least one that is not empty; empty ones are passed over.
 
     Returns
     -------
@@ -23,7 +23,7 @@ def gradient_abs_max(gradients: Sequence[Array]) -> Array:
     Raises
     ------
     IndexError
-        For no gradients at all.
+        When there is no element at all.
 
     Examples
     --------
@@ -31,4 +31,4 @@ def gradient_abs_max(gradients: Sequence[Array]) -> Array:
     >>> float(gradient_abs_max([np.asarray([1.0, -3.0]), np.asarray([2.0])]))
     3.0
     """
-    return abs_max(gradients)
+    return abs_max([gradient for gradient in gradients if 0 not in gradient.shape])

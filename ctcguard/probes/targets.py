@@ -5,7 +5,7 @@ Every function takes a `CTCCall` and returns a dict of 0-d arrays and columns (b
 
 from __future__ import annotations
 
-from ctcguard._array import Array, arange, namespace, whole
+from ctcguard._array import Array, arange, is_host, namespace, whole
 from ctcguard.call import CTCCall
 
 
@@ -16,11 +16,13 @@ class _Labels:
     """
 
     def __init__(self, call: CTCCall) -> None:
-        xp = self.xp = namespace(call.targets)
-        self.targets = whole(call.targets, call.targets)
-        lengths = whole(call.targets, call.target_lengths)
+        # Never pull an array off its device, or out of a trace, to meet one that is on the host.
+        reference = call.targets if is_host(call.target_lengths) else call.target_lengths
+        xp = self.xp = namespace(reference)
+        self.targets = whole(reference, call.targets)
+        lengths = whole(reference, call.target_lengths)
         size = int(call.targets.shape[-1])
-        position = arange(call.targets, size)
+        position = arange(reference, size)
         if call.concatenated:
             ends = xp.cumulative_sum(lengths)
             self.owner = xp.searchsorted(ends, position, side="right")
@@ -74,7 +76,7 @@ def label_faults(call: CTCCall) -> dict[str, Array]:
     >>> int(faults["adjacent_repeats"][0]), int(faults["out_of_range_labels"][0]), int(faults["blanks_before_label"][0])
     (1, 1, 1)
     """
-    if call.targets.shape[-1] == 0:
+    if 0 in call.targets.shape:
         return _no_labels(call)
     labels = _Labels(call)
     xp, targets = labels.xp, labels.targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ import torch
 from ctcguard._array import host_view, is_host
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.callsite import call_site
-from ctcguard.errors import CTCStop, CTCVerdictError
+from ctcguard.errors import CallError, CTCStop, CTCVerdictError
 from ctcguard.finding import Finding
 from ctcguard.guard import Case, Guard
 from ctcguard.probes import CONTRACT, DISTRIBUTION, measure
@@ -114,7 +115,8 @@ class Watch:
         case = None
         with self.guard.contained("torch.ctc_loss"):
             self._pending.read(wait=False)
-            case = self._open_case(self._call(arguments), arguments["log_probs"])
+            with contextlib.suppress(CallError):  # torch refuses such shapes with words of its own
+                case = self._open_case(self._call(arguments), arguments["log_probs"])
         if case is None:
             return original(*arguments.values())
         reduction = arguments["reduction"]
