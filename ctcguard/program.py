@@ -16,6 +16,13 @@ from typing import cast
 from ctcguard.errors import CTCGuardError
 
 OURS = ("ctcguard", "ctcguard_integrations")
+# Frames of these directly before one of ours are there because of it: imports, and torch's wrapper of uncompiled functions.
+LEADING_TO_OURS = (
+    "importlib._bootstrap",
+    "importlib._bootstrap_external",
+    "torch._compile",
+    "torch._dynamo.eval_frame",
+)
 
 
 class NoProgramError(CTCGuardError):
@@ -150,13 +157,13 @@ def own_traceback(traceback: TracebackType | None) -> TracebackType | None:
     """The traceback as it would be without ctcguard: no frame of its, and none of those that led to the program."""
     kept: list[TracebackType] = []
     for entry in _entries(traceback):
-        module = str(entry.tb_frame.f_globals.get("__name__"))
+        module = _module_of(entry)
         if module == __name__:
             kept.clear()
         elif module.partition(".")[0] in OURS:
-            while kept and _is_importlib(kept[-1]):
+            while kept and _module_of(kept[-1]) in LEADING_TO_OURS:
                 kept.pop()
-        elif kept or not _is_importlib(entry):
+        elif kept or not module.startswith("importlib."):
             kept.append(entry)
     for entry, following in zip(kept, [*kept[1:], None], strict=False):
         entry.tb_next = following
@@ -169,5 +176,5 @@ def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
         traceback = traceback.tb_next
 
 
-def _is_importlib(entry: TracebackType) -> bool:
-    return entry.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+def _module_of(entry: TracebackType) -> str:
+    return str(entry.tb_frame.f_globals.get("__name__"))

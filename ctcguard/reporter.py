@@ -89,12 +89,12 @@ class Reporter:
         for sink in self.sinks:
             self._contained(sink, method, *values)
 
-    def fault(self, where: str, kind: str, error: Exception) -> None:
+    def fault(self, where: str, kind: str, error: Exception, silent: Sink | None = None) -> None:
         """Report a fault of the guard itself, once for each place (CTC902)."""
         if where not in self.broken:
             self.broken.add(where)
             said = {"where": where, "kind": kind, "error": f"{type(error).__name__}: {error}"}
-            self.say(GuardFault, {"fault": said})
+            self.say(GuardFault, {"fault": said}, silent=silent)
 
     def say(self, kind: type[Rule], values: Mapping[str, Any], where: Where | None = None, silent: Sink | None = None) -> None:
         """A finding of the guard about itself: shown and written, never raised, and not by the sink that failed."""
@@ -159,4 +159,4 @@ class Reporter:
             said = {"sink": sink.name, "error": f"{type(error).__name__}: {error}", "title": values[0].root.title()}
             self.say(AlertUndelivered, {"undelivered": said}, silent=sink)
         else:
-            self.fault(f"sink {sink.name}", "sink", error)
+            self.fault(f"sink {sink.name}", "sink", error, silent=sink)

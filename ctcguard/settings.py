@@ -93,14 +93,16 @@ class Settings(BaseSettings):
     @field_validator("thresholds")
     @classmethod
     def _known_thresholds(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        by_code = {}
         for name, fields in value.items():
             rule = rule_named(name)
+            by_code[rule.code] = fields
             try:
                 rule(**fields)
             except ValidationError as error:
                 legal = ", ".join(rule.model_fields) or "none"
                 raise ValueError(f"thresholds of {rule.name()}: {_first(error)}; it has: {legal}") from None
-        return value
+        return by_code
 
     @classmethod
     def settings_customise_sources(
@@ -116,10 +118,7 @@ class Settings(BaseSettings):
 
     def rules(self) -> tuple[Rule, ...]:
         """The selected rules with their thresholds, in order of code."""
-        return tuple(self._configured(rule) for rule in ALL if self._selected(rule.code))
-
-    def _configured(self, rule: type[Rule]) -> Rule:
-        return rule(**self.thresholds.get(rule.name(), {}), **self.thresholds.get(rule.code, {}))
+        return tuple(rule(**self.thresholds.get(rule.code, {})) for rule in ALL if self._selected(rule.code))
 
     def _selected(self, code: str) -> bool:
         def longest(prefixes: tuple[str, ...]) -> int:

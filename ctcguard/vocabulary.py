@@ -134,7 +134,7 @@ def _whole(value: Any) -> int | None:
 def _kind(source: Any) -> str:
     """What was given instead, for the error: the value itself where that says more than its type."""
     empty = isinstance(source, Sized) and len(source) == 0
-    return repr(source) if empty or isinstance(source, int | float) else f"a {type(source).__name__}"
+    return repr(source) if empty or isinstance(source, int | float) else f"of type {type(source).__name__}"
 
 
 def _from_mapping(source: Mapping[Any, Any], kind: str = "dict") -> Vocabulary:

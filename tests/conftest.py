@@ -32,6 +32,11 @@ hypothesis.settings.register_profile("ctcguard", deadline=None, derandomize=IN_C
 hypothesis.settings.load_profile("ctcguard")
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """The search for examples in docstrings imports what it finds: not the scripts that tests run, and not helpers."""
+    return True if collection_path.suffix == ".py" and not collection_path.name.startswith("test_") else None
+
+
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run directories land in ``tmp_path``, and no pyproject.toml with settings is near."""

@@ -90,6 +90,18 @@ def test_spawned_data_workers() -> None:
     assert [(end["steps"], end["calls"]) for end in records("end")] == [(2, 2)]
 
 
+def test_a_traceback_through_the_loss_does_not_show_the_guard() -> None:
+    Path("wrong.py").write_text(
+        "import torch\n"
+        "log_probs = torch.zeros(50, 2, 20).log_softmax(-1)\n"
+        "torch.nn.CTCLoss()(log_probs, torch.ones(2, 5, dtype=torch.long), (50, 50), (5, 5, 5))\n"
+    )
+    plain, done = outcome("wrong.py"), guarded("wrong.py")
+    assert done.code == plain.code == 1
+    assert done.err.endswith(plain.err)
+    assert plain.err.startswith("Traceback")
+
+
 def test_every_trainer_is_checked_before_it_trains(tmp_path: Path) -> None:
     done = guarded(str(SCRIPTS / "train_hf.py"), str(tmp_path))
     assert done.out == "trainer imported: False\ntraining\n"

@@ -136,15 +136,15 @@ def test_id_without_a_symbol_may_be_the_blank() -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (object(), "a object"),
-        ("abc", "a str"),
+        (object(), "of type object"),
+        ("abc", "of type str"),
         (3.5, "3.5"),
         (True, "True"),
         (0, "0"),
         (-1, "-1"),
         ([], "[]"),
         ({}, "{}"),
-        (np.zeros(3), "a ndarray"),
+        (np.zeros(3), "of type ndarray"),
     ],
 )
 def test_unknown_kinds(source: Any, said: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import Trainer, Wav2Vec2BertProcessor
 
 TITLE = "short-clip: a clip too short for its transcript, hidden by zero_infinity"
-UTTERANCES, BATCH, SHORT_S, POSITION = 48, 8, 0.25, 5
+UTTERANCES, BATCH, SHORT_S, POSITION = 48, 8, 0.25, 2
 
 
 class WatchedCollator(Collator):
@@ -72,8 +72,15 @@ def run(stage: Stage) -> bool:
     stage.screen.row("guard", "one line: trainer.add_callback(CTCGuard())")
     collator = WatchedCollator(processor, data[POSITION])
     model = make_model(processor, ctc_zero_infinity=True)
-    settings = {"steps": UTTERANCES // BATCH, "collator": collator, "per_device_train_batch_size": BATCH}
-    trainer = make_trainer(model, processor, data, stage.directory, **settings)
+    trainer = make_trainer(
+        model,
+        processor,
+        data,
+        stage.directory,
+        steps=UTTERANCES // BATCH,
+        collator=collator,
+        per_device_train_batch_size=BATCH,
+    )
     trainer.add_callback(CTCGuard())
     ended = not stopped(trainer.train)
     return _conclude(stage, trainer, collator.seen_in[0], cut.text, "" if ended else "a warning must not stop training")
@@ -85,5 +92,6 @@ def _conclude(stage: Stage, trainer: Trainer, step: int, text: str, problem: str
     logged = trainer.state.log_history[step]
     stage.screen.row("meanwhile", f"the Trainer's log at step {step}: loss {logged['loss']:.2f}, nothing to see")
     problems = (problem, "" if named == [text] else f"the utterance named must be {text!r}, not {named}")
-    good = f"reported at step {step}, the first with that clip; a warning, so training went on to step {trainer.state.global_step}"
+    ended = f"a warning: training went on to step {trainer.state.global_step}"
+    good = f"reported at step {step}, the first with that clip; {ended}"
     return conclude(stage.screen, records, Expected("CTC301", "too-short", step), problems, good)

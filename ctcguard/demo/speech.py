@@ -117,7 +117,8 @@ class Speaker:
         )
         if any(statuses) or not self._chunks:
             raise SpeechError(f"eSpeak NG could not say {text!r} with the voice {voice!r} (status {statuses})")
-        return np.concatenate(self._chunks).astype(np.float32) / 32768
+        waveform: Waveform = np.concatenate(self._chunks).astype(np.float32) / np.float32(32768)
+        return waveform
 
 
 def spoken_digits(count: int, *, seed: int, exclude: Collection[str] = ()) -> list[Utterance]:

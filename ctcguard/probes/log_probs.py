@@ -6,6 +6,7 @@ One pass over all of ``scores`` (`frame_maxima`); everything finer looks at a sa
 from __future__ import annotations
 
 from math import ceil
+from types import ModuleType
 
 from ctcguard._array import Array, arange, namespace, whole
 from ctcguard.call import CTCCall
@@ -21,9 +22,9 @@ def _valid(call: CTCCall) -> Array:
     return arange(call.scores, call.frames)[None, :] < whole(call.scores, call.input_lengths)[:, None]
 
 
-def _wide(xp: object, values: Array) -> Array:
+def _wide(xp: ModuleType, values: Array) -> Array:
     """At least float32, so that a sum over classes is exact enough to be judged."""
-    return values if values.dtype == xp.float64 else xp.astype(values, xp.float32, copy=False)  # type: ignore[attr-defined]
+    return values if values.dtype == xp.float64 else xp.astype(values, xp.float32, copy=False)
 
 
 def frame_maxima(call: CTCCall) -> dict[str, Array]:
@@ -79,7 +80,8 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     Returns
     -------
     dict
-        Scalars: ``logsumexp_min`` and ``logsumexp_max``, over classes, in nats (both 0 for log-probs);
+        Scalars: ``logsumexp_min`` and ``logsumexp_max``, over classes, in nats (both 0 for log-probs, and at most and
+        at least 0 when there are padded frames, which count as 0);
         ``row_sum_error``, largest \\|sum over classes - 1\\| (0 for probabilities); ``sample_min`` and ``sample_max``;
         ``minus_inf_fraction`` in [0, 1]; ``fits_bfloat16`` and ``fits_float16``, 1 when every sampled value is
         exactly representable there, so that a softmax in half precision is known although its result was cast up.
@@ -106,8 +108,7 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     valid = _valid(call)[::utterances, ::stride]
     scores = _wide(xp, call.scores[::utterances, ::stride, :])
     peak = xp.max(scores, axis=2)
-    base = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))
-    logsumexp = base + xp.log(xp.sum(xp.exp(scores - base[:, :, None]), axis=2))
+    logsumexp = _logsumexp(xp, scores, 2)
     zero = xp.zeros_like(peak)
     row_sum = xp.sum(scores, axis=2) - 1
     inside = valid[:, :, None]
@@ -126,12 +127,12 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     }
 
 
-def _fits(xp: object, values: Array, bits: int) -> Array:
+def _fits(xp: ModuleType, values: Array, bits: int) -> Array:
     """1.0 when every value has at most that many significant bits, by Dekker's splitting, else 0.0."""
-    total = 53 if values.dtype == xp.float64 else 24  # type: ignore[attr-defined]
+    total = 53 if values.dtype == xp.float64 else 24
     scaled = values * float(2 ** (total - bits) + 1)
     high = scaled - (scaled - values)
-    return xp.astype(xp.all(high == values), values.dtype)  # type: ignore[attr-defined]
+    return xp.astype(xp.all(high == values), values.dtype)
 
 
 def other_axes(call: CTCCall) -> dict[str, Array]:
@@ -169,12 +170,13 @@ def other_axes(call: CTCCall) -> dict[str, Array]:
     class_step = ceil(call.batch * ceil(call.frames / frame_step) * call.classes / EVIDENCE_VALUES)
     batch_lines = _wide(xp, call.scores[:, ::frame_step, ::class_step])
     return {
-        "logsumexp_time_abs_max": _abs_logsumexp_max(xp, time_lines, 1),
-        "logsumexp_batch_abs_max": _abs_logsumexp_max(xp, batch_lines, 0),
+        "logsumexp_time_abs_max": xp.max(xp.abs(_logsumexp(xp, time_lines, 1))),
+        "logsumexp_batch_abs_max": xp.max(xp.abs(_logsumexp(xp, batch_lines, 0))),
     }
 
 
-def _abs_logsumexp_max(xp: object, values: Array, axis: int) -> Array:
-    peak = xp.max(values, axis=axis, keepdims=True)  # type: ignore[attr-defined]
-    total = xp.log(xp.sum(xp.exp(values - peak), axis=axis, keepdims=True))  # type: ignore[attr-defined]
-    return xp.max(xp.abs(total + peak))  # type: ignore[attr-defined]
+def _logsumexp(xp: ModuleType, values: Array, axis: int) -> Array:
+    """Over one axis, in nats; -inf where all are, inf where one is, NaN where one is."""
+    peak = xp.max(values, axis=axis, keepdims=True)
+    base = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))
+    return xp.squeeze(base + xp.log(xp.sum(xp.exp(values - base), axis=axis, keepdims=True)), axis=axis)
