@@ -10,8 +10,9 @@ from pathlib import Path
 from types import FrameType
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
+_DEMO = str(Path(__file__).parent / "demo") + os.sep
 _LIBRARIES = tuple(
-    {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")}
 )
 
 
@@ -20,6 +21,8 @@ def _is_library(filename: str) -> bool:
     if filename.startswith("<frozen"):
         return True
     path = os.path.realpath(filename)
+    if path.startswith(_DEMO):
+        return False  # the demo stands for a user's code
     parts = Path(path).parts
     installed = "site-packages" in parts or "dist-packages" in parts
     return installed or path.startswith(_LIBRARIES) or path.startswith(_PACKAGE) or "ctcguard_integrations" in parts

@@ -191,10 +191,10 @@ class Guard:
         self._step_cases = []
         self._utterance_ids = ()
 
-    def close(self) -> None:
-        """End of the run: says so if nothing was ever seen, and writes the last line."""
+    def close(self, failed: bool = False) -> None:
+        """End of the run: says so if nothing was ever seen, unless the run failed, and writes the last line."""
         self._settle_step()
-        if not self.calls and self.steps_taken < BLIND_STEPS:
+        if not self.calls and not self.findings and not failed:
             self._say_blind()
         self.reporter.tell("end", self.end_record())
 

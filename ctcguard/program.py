@@ -16,7 +16,7 @@ from typing import cast
 from ctcguard.errors import CTCGuardError
 
 OURS = ("ctcguard", "ctcguard_integrations")
-# Frames of these directly before one of ours are there because of it: imports, and torch's wrapper of uncompiled functions.
+# Frames of these, directly before one of ours, are there because of it: imports, and what torch puts around the seam.
 LEADING_TO_OURS = (
     "importlib._bootstrap",
     "importlib._bootstrap_external",

@@ -30,9 +30,7 @@ def raw_tokenizer(template: str) -> Any:
     ids = {"<pad>": 0, "<unk>": 1, "a": 2, "b": 3, "<s>": 4, "</s>": 5}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[("<s>", 4), ("</s>", 5)]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 4), ("</s>", 5)])
     return tokenizer
 
 
@@ -148,7 +146,7 @@ def test_id_without_a_symbol_may_be_the_blank() -> None:
     ],
 )
 def test_unknown_kinds(source: Any, said: str) -> None:
-    with pytest.raises(SettingsError, match=r"give a tokenizer or processor .* a list .* a dict .* the number") as error:
+    with pytest.raises(SettingsError, match=r"give a tokenizer .* a list .* a dict .* the number") as error:
         Vocabulary.of(source)
     assert f"cannot be {said}:" in str(error.value)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import Trainer, Wav2Vec2BertProcessor
 
 TITLE = "short-clip: a clip too short for its transcript, hidden by zero_infinity"
-UTTERANCES, BATCH, SHORT_S, POSITION = 48, 8, 0.25, 2
+UTTERANCES, BATCH, SHORT_S, POSITION = 48, 8, 0.25, 1
 
 
 class WatchedCollator(Collator):

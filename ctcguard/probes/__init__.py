@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ctcguard._array import Array, HostArray, arange, as_array, is_host, like, namespace, to_numpy
+from ctcguard._array import Array, HostArray, arange, is_host, like, namespace, quiet, to_numpy
 from ctcguard.call import CTCCall
 from ctcguard.probes.lengths import lengths
 from ctcguard.probes.log_probs import frame_maxima, normalisation, other_axes
@@ -20,9 +20,6 @@ Probe = Callable[[CTCCall], dict[str, Array]]
 
 CONTRACT: tuple[Probe, ...] = (lengths, label_faults)
 DISTRIBUTION: tuple[Probe, ...] = (losses, frame_maxima, normalisation, other_axes, alignment_cost)
-
-_numpy = namespace(as_array(()))
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -55,7 +52,7 @@ def measure(call: CTCCall, probes: Sequence[Probe], beside: Array | None = None)
         What stands where; static for a shape.
     """
     # A NaN or an infinity is a result here, not an accident to be warned of.
-    with _numpy.errstate(all="ignore"):
+    with quiet():
         values = {name: _real(value) for probe in probes for name, value in probe(call).items()}
         arrays = list(values.values())
         first = beside if beside is not None else next((a for a in arrays if not is_host(a)), (*arrays, call.scores)[0])

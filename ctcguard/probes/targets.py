@@ -62,8 +62,9 @@ def label_faults(call: CTCCall) -> dict[str, Array]:
     dict
         Columns (batch,), counts of labels within ``target_lengths``: ``out_of_range_labels`` (≥ classes),
         ``negative_labels`` (< 0), ``blank_labels``, ``blanks_before_label`` (a blank directly followed by another
-        label; 0 when all blanks stand at the end), ``adjacent_repeats``. Scalars ``label_max`` and ``label_min`` over
-        the whole batch; -1 and 0 when there is no label at all. Targets without room for a label give zeros.
+        label; 0 when all blanks stand at the end), ``adjacent_repeats``. Scalars over the whole batch: ``label_max``,
+        the largest label, -1 when there is none from 0 on; ``label_min``, the lowest negative label, 0 when there is
+        none. Targets without room for a label give zeros.
 
     Examples
     --------
@@ -87,8 +88,8 @@ def label_faults(call: CTCCall) -> dict[str, Array]:
         "blank_labels": labels.count(is_blank),
         "blanks_before_label": labels.count(labels.after(is_blank[..., :-1] & ~is_blank[..., 1:])),
         "adjacent_repeats": labels.count(labels.after(targets[..., 1:] == targets[..., :-1])),
-        "label_max": xp.max(xp.where(labels.counted, targets, -xp.ones_like(targets))),
-        "label_min": xp.min(xp.where(labels.counted, targets, xp.zeros_like(targets))),
+        "label_max": xp.max(xp.where(labels.counted & (targets >= 0), targets, -xp.ones_like(targets))),
+        "label_min": xp.min(xp.where(labels.counted & (targets < 0), targets, xp.zeros_like(targets))),
     }
 
 

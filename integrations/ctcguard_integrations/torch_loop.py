@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from ctcguard._array import host_view, is_host
+from ctcguard._array import host_view, is_host, small_view
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.callsite import call_site
 from ctcguard.errors import CallError, CTCStop, CTCVerdictError
@@ -70,7 +70,7 @@ class Watch:
         """Name the utterances of the coming calls, until the next optimizer step; findings then show these names."""
         self.guard.batch(ids)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Stop watching, judge what is still on its way, write the last line of findings.jsonl. Twice is harmless."""
         if not self._open:
             return
@@ -81,7 +81,7 @@ class Watch:
             self.settle()
         finally:
             with self.guard.contained("close"):
-                self.guard.close()
+                self.guard.close(failed)
 
     def __enter__(self) -> Watch:
         return self
@@ -90,7 +90,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         try:
-            self.close()
+            self.close(failed=error is not None)
         except CTCVerdictError:
             if error is None:
                 raise
@@ -219,10 +219,11 @@ class Watch:
 
 
 def _detached(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Views outside the graph; targets and lengths that are on the host become numpy views, others stay where they are."""
-    contract = ("targets", "input_lengths", "target_lengths")
-    views = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
-    return views | {k: host_view(views[k]) for k in contract if isinstance(views[k], torch.Tensor)}
+    """Views outside the graph. What is on the host becomes a numpy view: targets and lengths, and scores if they are small."""
+    views = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+    for name in ("targets", "input_lengths", "target_lengths"):
+        views[name] = host_view(views[name])
+    return views | {name: small_view(views[name]) for name in ("log_probs", "logits") if views.get(name) is not None}
 
 
 def _decorated(function: Function, settings: dict[str, Any]) -> Function:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 
 def log_sum(values: Sequence[float]) -> float:
@@ -47,4 +47,4 @@ def alignments(frames: int, labels: Sequence[int], classes: int, blank: int) -> 
 
 
 def repeats(labels: Sequence[int]) -> int:
-    return sum(first == second for first, second in zip(labels, labels[1:], strict=False))
+    return sum(first == second for first, second in pairwise(labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,11 +26,9 @@ def readings(
         "out_of_range_labels": [sum(label >= classes for label in row) for row in labels],
         "negative_labels": [sum(label < 0 for label in row) for row in labels],
         "blank_labels": [sum(label == blank for label in row) for row in labels],
-        "blanks_before_label": [
-            sum(a == blank != b for a, b in zip(row, row[1:], strict=False)) for row in labels
-        ],
+        "blanks_before_label": [sum(a == blank != b for a, b in itertools.pairwise(row)) for row in labels],
         "adjacent_repeats": [repeats(row) for row in labels],
-        "label_max": max([label for row in labels for label in row], default=-1),
+        "label_max": max([-1, *(label for row in labels for label in row)]),
         "label_min": min([0, *(label for row in labels for label in row)]),
         "score_max": [highest([x for frame in rows for x in frame]) for rows in valid],
         "frame_max_sum": [sum(highest(frame) for frame in rows) for rows in valid],
@@ -37,7 +36,9 @@ def readings(
         "non_finite_padding_frames": [sum(not math.isfinite(highest(frame)) for frame in rows) for rows in beyond],
         **normalisation([frame for rows in valid for frame in rows], classes, padded=any(len(rows) for rows in beyond)),
         "logsumexp_time_abs_max": worst([log_sum(list(scores[b, :, c])) for b in range(batch) for c in range(classes)]),
-        "logsumexp_batch_abs_max": worst([log_sum(list(scores[:, t, c])) for t in range(frames) for c in range(classes)]),
+        "logsumexp_batch_abs_max": worst(
+            [log_sum(list(scores[:, t, c])) for t in range(frames) for c in range(classes)]
+        ),
         "alignment_cost": [
             cost(rows, row, blank, classes, int(length))
             for rows, row, length in zip(valid, labels, input_lengths, strict=True)

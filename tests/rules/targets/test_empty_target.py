@@ -15,8 +15,8 @@ from ctcguard.rules.targets.empty_target import EmptyTarget
 
 
 def check(lengths: list[float], all_empty_utterances: int = 4, **more: Any) -> Finding | None:
-    readings = Readings({"target_lengths": np.asarray(lengths, dtype=float), "score_max": np.zeros(len(lengths)), **more})
-    return EmptyTarget(all_empty_utterances=all_empty_utterances).check(readings)
+    known = {"target_lengths": np.asarray(lengths, dtype=float), "score_max": np.zeros(len(lengths)), **more}
+    return EmptyTarget(all_empty_utterances=all_empty_utterances).check(Readings(known))
 
 
 @pytest.mark.parametrize("lengths", [[1], [1, 5], [-1, 2]])  # a negative one is CTC303's
@@ -76,7 +76,7 @@ def test_utterances_are_named() -> None:
 
 
 def test_end_to_end() -> None:
-    call = dict(log_probs=np.log(np.full((1, 9, 4), 0.25)), targets=[[1, 2]], input_lengths=[9], blank=0)
+    call = {"log_probs": np.log(np.full((1, 9, 4), 0.25)), "targets": [[1, 2]], "input_lengths": [9], "blank": 0}
     assert ctcguard.diagnose(**call, target_lengths=[2]) == ()
     (verdict,) = ctcguard.diagnose(**call, target_lengths=[0])
     assert (verdict.code, verdict.root.severity) == ("CTC204", "information")

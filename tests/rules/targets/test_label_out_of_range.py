@@ -11,8 +11,8 @@ import pytest
 import ctcguard
 from ctcguard.readings import Readings
 from ctcguard.rules.targets.label_out_of_range import LabelOutOfRange
-from ctcguard.vocabulary import Vocabulary
 from ctcguard.verdict import Verdict
+from ctcguard.vocabulary import Vocabulary
 
 CLASSES = 4
 
@@ -20,7 +20,7 @@ CLASSES = 4
 def diagnose(targets: Any, target_lengths: list[int], **more: Any) -> tuple[Verdict, ...]:
     batch = len(target_lengths)
     log_probs = np.log(np.full((batch, 9, CLASSES), 1 / CLASSES))
-    call = dict(log_probs=log_probs, targets=targets, input_lengths=[9] * batch, target_lengths=target_lengths)
+    call = {"log_probs": log_probs, "targets": targets, "input_lengths": [9] * batch, "target_lengths": target_lengths}
     return ctcguard.diagnose(**call, blank=0, **more)
 
 

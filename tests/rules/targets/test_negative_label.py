@@ -16,7 +16,7 @@ from ctcguard.verdict import Verdict
 
 def diagnose(targets: Any, target_lengths: list[int], frames: int = 9) -> tuple[Verdict, ...]:
     batch = len(target_lengths)
-    call = dict(targets=targets, input_lengths=[frames] * batch, target_lengths=target_lengths, blank=0)
+    call = {"targets": targets, "input_lengths": [frames] * batch, "target_lengths": target_lengths, "blank": 0}
     return ctcguard.diagnose(log_probs=np.log(np.full((batch, frames, 4), 0.25)), **call)
 
 
@@ -59,7 +59,7 @@ def test_utterances() -> None:
 def test_nan_fires(lowest: float) -> None:
     finding = NegativeLabel().check(Readings({"negative_labels": np.asarray([0, math.nan]), "label_min": lowest}))
     assert finding is not None
-    assert (finding.cause, finding.affected) == ("padding", {1})
+    assert (finding.cause, list(finding.affected)) == ("padding", [1])
 
 
 def test_it_must_be_on_disk_before_the_loss_is_called() -> None:

@@ -47,7 +47,7 @@ def test_the_blank_of_the_vocabulary_is_offered_where_the_head_has_it(vocabulary
 
 def test_end_to_end() -> None:
     log_probs = np.log(np.full((1, 9, 4), 0.25))
-    call = dict(log_probs=log_probs, targets=[[1, 2]], input_lengths=[9], target_lengths=[2])
+    call = {"log_probs": log_probs, "targets": [[1, 2]], "input_lengths": [9], "target_lengths": [2]}
     assert ctcguard.diagnose(**call, blank=3) == ()
     (verdict,) = ctcguard.diagnose(**call, blank=4)
     assert (verdict.code, verdict.cause, verdict.also) == ("CTC103", "no-class-for-blank", ())

@@ -80,7 +80,8 @@ def test_nan_fires() -> None:
 
 
 def test_it_explains_the_label() -> None:
-    call = dict(targets=[[1, 4]], input_lengths=[9], target_lengths=[2], blank=0, vocabulary=["<pad>", *"abcd"])
+    known = {"blank": 0, "vocabulary": ["<pad>", *"abcd"]}
+    call: dict[str, Any] = {"targets": [[1, 4]], "input_lengths": [9], "target_lengths": [2], **known}
     (verdict,) = ctcguard.diagnose(log_probs=np.log(np.full((1, 9, 4), 0.25)), **call)
     assert [finding.code for finding in verdict.findings()] == ["CTC101", "CTC201"]
     assert verdict.also[0].cause == "head-too-narrow"
