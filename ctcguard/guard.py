@@ -134,7 +134,6 @@ class Guard:
         """Take in a call; with ``early``, judge its targets and lengths before the loss is computed."""
         with self._lock:
             self._settle_step()
-            self._started_s = self._started_s or time.perf_counter()
             self.calls += 1
             where = self._where(phase, self.micro_step, call.framework, call.source, call.call_site)
             if self._utterance_ids and not call.utterance_ids:
@@ -220,6 +219,7 @@ class Guard:
     def contained(self, where: str) -> Iterator[None]:
         """Time the guard's own work and keep its faults out of the training; verdicts pass."""
         started = time.perf_counter()
+        self._started_s = self._started_s or started
         try:
             yield
         except CTCVerdictError:

@@ -21,6 +21,7 @@ Probe = Callable[[CTCCall], dict[str, Array]]
 CONTRACT: tuple[Probe, ...] = (lengths, label_faults)
 DISTRIBUTION: tuple[Probe, ...] = (losses, frame_maxima, normalisation, other_axes, alignment_cost)
 
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Names of what a packed array holds: first the scalars, then the columns, each ``batch`` long."""

@@ -80,11 +80,11 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     Returns
     -------
     dict
-        Scalars: ``logsumexp_min`` and ``logsumexp_max``, over classes, in nats (both 0 for log-probs, and at most and
-        at least 0 when there are padded frames, which count as 0);
-        ``row_sum_error``, largest \\|sum over classes - 1\\| (0 for probabilities); ``sample_min`` and ``sample_max``;
-        ``minus_inf_fraction`` in [0, 1]; ``fits_bfloat16`` and ``fits_float16``, 1 when every sampled value is
-        exactly representable there, so that a softmax in half precision is known although its result was cast up.
+        Scalars: ``logsumexp_min`` and ``logsumexp_max``, over classes, in nats (both 0 for log-probs; a padded frame
+        counts as 0); ``row_sum_error``, largest distance of a sum over classes from 1 (0 for probabilities);
+        ``sample_min`` and ``sample_max``; ``minus_inf_fraction`` in [0, 1]; ``fits_bfloat16`` and ``fits_float16``, 1
+        when every sampled value has no more significant bits than these have, so that a softmax in half precision is
+        known although its result was cast up.
         NaN in a sampled valid frame makes the first five NaN. Without valid frames: 0, 0, 0, inf, -inf, 0, 1, 1.
         Nothing when an axis is empty.
 

@@ -35,7 +35,7 @@ def losses(call: CTCCall) -> dict[str, Array]:
 def alignment_cost(call: CTCCall) -> dict[str, Array]:
     """The cost of one valid alignment: no right CTC loss is above it.
 
-    The alignment puts label *u* on frame *2u* and the blank on all others, so it is valid whatever repeats there are. It
+    The alignment puts label *u* on frame *2u* and the blank on all others: valid, whatever repeats there are. It
     needs ``input_length ≥ 2 × target_length - 1``; an utterance with fewer frames gets ``inf`` (no bound).
 
     Parameters

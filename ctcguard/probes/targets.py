@@ -42,7 +42,7 @@ class _Labels:
         return xp.take(total, self.ends) - xp.take(total, self.starts)
 
     def after(self, flags: Array) -> Array:
-        """Flags about each label and the one before it, given from the second on; the first of an utterance has none."""
+        """Flags about a label and the one before it, given from the second on; the first of an utterance has none."""
         xp = self.xp
         if flags.ndim == 1:
             flags = flags & (self.owner[1:] == self.owner[:-1])

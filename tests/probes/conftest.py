@@ -38,11 +38,14 @@ def shapes(arrays: dict[str, Any]) -> tuple[Any, ...]:
     return tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
 
 
+def frozen(value: Any) -> Any:
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
 def jitted(probes: Any = CONTRACT + DISTRIBUTION, **call: Any) -> dict[str, Any]:
     """As eagerly, but all arrays are traced; compiled once for each form of a call."""
     arrays = {k: jnp.asarray(v) for k, v in call.items() if isinstance(v, np.ndarray)}
-    others = ((k, tuple(v) if isinstance(v, list) else v) for k, v in call.items() if k not in arrays)
-    static = (probes, tuple(others))
+    static = (probes, tuple((k, frozen(v)) for k, v in call.items() if k not in arrays))
     return unpack(traced(static, arrays), LAYOUTS[static, shapes(arrays)])
 
 
@@ -50,7 +53,6 @@ LIBRARIES: dict[str, Measure] = {
     "numpy": eagerly(np.asarray),
     "array-api-strict": eagerly(array_api_strict.asarray),
     "torch": eagerly(torch.asarray),
-    "jax": eagerly(jnp.asarray),
     "jax.jit": jitted,
 }
 

@@ -87,13 +87,8 @@ numbers = st.floats(width=32, allow_nan=True, allow_infinity=True)
     lengths=arrays.arrays(np.int64, (2, 2)),
 )
 def test_any_values(scores: np.ndarray, losses: np.ndarray, targets: np.ndarray, lengths: np.ndarray) -> None:
-    values = {
-        "log_probs": scores,
-        "losses": losses,
-        "targets": targets,
-        "input_lengths": lengths[0],
-        "target_lengths": lengths[1],
-    }
+    values = {"log_probs": scores, "losses": losses, "targets": targets}
+    values |= {"input_lengths": lengths[0], "target_lengths": lengths[1]}
     by_numpy = unpack(*measure(ctc_call(**values, blank=0), CONTRACT + DISTRIBUTION))
     in_torch = {name: torch.asarray(value.copy()) for name, value in values.items()}
     by_torch = unpack(*measure(ctc_call(**in_torch, blank=0), CONTRACT + DISTRIBUTION))
@@ -142,7 +137,7 @@ def test_no_gradient_is_recorded_of_detached_views() -> None:
     leaf = torch.zeros(2, 6, 4, requires_grad=True)
     values = {**call(), "log_probs": leaf.log_softmax(-1).detach(), "losses": torch.ones(2)}
     with torch.no_grad():
-        packed, _ = measure(ctc_call(**values), CONTRACT + DISTRIBUTION)
+        packed, _ = measure(ctc_call(**values), CONTRACT + DISTRIBUTION, beside=values["log_probs"])
     assert packed.grad_fn is None
     assert leaf.grad is None
 

@@ -33,7 +33,10 @@ def of_shape(batch: int, frames: int, classes: int) -> dict[str, object]:
 )
 def test_exponentials_are_bounded(shape: tuple[int, int, int]) -> None:
     call = ctc_call(**of_shape(*shape))
-    for probe, bound in ((normalisation, SAMPLED_VALUES + shape[2]), (other_axes, 2 * EVIDENCE_VALUES + max(shape))):
+    for probe, bound in (
+        (normalisation, SAMPLED_VALUES + 2 * shape[2]),
+        (other_axes, 2 * EVIDENCE_VALUES + max(shape)),
+    ):
         Counting.largest = 0
         probe(call)
         assert 0 < Counting.largest <= bound

@@ -28,7 +28,7 @@ class BlankInTargets(Rule):
 
     - `padding-counted`: no blank is followed by a label: they are a tail of padding that `target_lengths` count.
     - `space-is-blank`: the vocabulary says that this index is the space between words.
-    - `blank-index`: blanks stand between labels: the index belongs to a symbol too, or blanks were inserted by hand.
+    - `blank-index`: blanks are followed by labels: the index belongs to a symbol too, or blanks were inserted by hand.
 
     ## How to fix
 
@@ -115,7 +115,7 @@ class BlankInTargets(Rule):
         wider = f"give the blank a class that no label uses: one class more, and blank={last}"
         if vocabulary is not None and is_space(vocabulary.symbol(blank) or ""):
             return "space-is-blank", f"class {quoted(vocabulary, blank)} is the space between words", wider
-        evidence = "class {} stands among the labels" if trailing else "class {} stands between other labels"
+        evidence = "class {} stands among the labels" if trailing else "class {} is followed by other labels"
         evidence = evidence.format(quoted(vocabulary, blank))
         if vocabulary is not None and vocabulary.blank not in (None, blank):
             return "blank-index", evidence, f"pass blank={vocabulary.blank}, the blank of the {vocabulary.kind}"
