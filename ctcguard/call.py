@@ -149,10 +149,12 @@ def ctc_call(
     """
     if (log_probs is None) == (logits is None):
         raise CallError("give exactly one of log_probs= (already normalised) and logits= (the loss applies softmax)")
-    scores = log_probs if logits is None else logits
+    scores: Array = log_probs if logits is None else logits
     rank = len(scores.shape)
     if rank not in (2, 3):
-        raise CallError(f"log_probs must be (batch, time, classes) or (time, classes), not of shape {tuple(scores.shape)}")
+        raise CallError(
+            f"log_probs must be (batch, time, classes) or (time, classes), not of shape {tuple(scores.shape)}"
+        )
     xp = namespace(scores)
     if rank == 2:
         scores = xp.expand_dims(scores, axis=0)
@@ -162,7 +164,9 @@ def ctc_call(
     lengths = [_lengths(name, values, batch) for name, values in (("input", input_lengths), ("target", target_lengths))]
     targets = as_array(targets)
     if len(targets.shape) not in (1, 2) or (len(targets.shape) == 2 and targets.shape[0] != batch):
-        raise CallError(f"targets must be (batch, labels) with batch {batch}, or one row, not of shape {tuple(targets.shape)}")
+        raise CallError(
+            f"targets must be (batch, labels) with batch {batch}, or one row, not of shape {tuple(targets.shape)}"
+        )
     return CTCCall(
         scores=scores,
         expects="log_probs" if logits is None else "logits",
@@ -180,5 +184,7 @@ def _lengths(name: str, values: Any, batch: int) -> Array:
     if len(values.shape) == 0:
         values = namespace(values).reshape(values, (1,))
     if tuple(values.shape) != (batch,):
-        raise CallError(f"{name}_lengths must hold one length for each of the {batch} utterances, not {tuple(values.shape)}")
+        raise CallError(
+            f"{name}_lengths must hold one length for each of the {batch} utterances, not {tuple(values.shape)}"
+        )
     return values

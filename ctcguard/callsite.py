@@ -12,7 +12,10 @@ from types import FrameType
 _PACKAGE = str(Path(__file__).parent) + os.sep
 _DEMO = str(Path(__file__).parent / "demo") + os.sep
 _LIBRARIES = tuple(
-    {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")}
+    {
+        os.path.realpath(sysconfig.get_path(name)) + os.sep
+        for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+    }
 )
 
 
@@ -47,5 +50,5 @@ def call_site(depth: int = 1) -> str:
     if frame is None:
         return ""
     name = frame.f_code.co_filename
-    relative = os.path.relpath(name) if os.path.isabs(name) and os.path.exists(name) else name
+    relative = os.path.relpath(name) if Path(name).is_absolute() and Path(name).exists() else name
     return f"{min(name, relative, key=len)}:{frame.f_lineno}"

@@ -229,7 +229,9 @@ class Guard:
         finally:
             self._spent_s += time.perf_counter() - started
 
-    def _where(self, phase: Phase, micro_step: int, framework: str = "", source: str = "", call_site: str = "") -> Where:
+    def _where(
+        self, phase: Phase, micro_step: int, framework: str = "", source: str = "", call_site: str = ""
+    ) -> Where:
         return Where(
             phase=phase,
             step=self.step,
@@ -285,10 +287,14 @@ def _suspicion(readings: Readings) -> tuple[bool, bool]:
 
 def summary(readings: Readings) -> dict[str, float]:
     """The scalars of a call that are worth a curve, by name."""
-    curves = {}
+    curves: dict[str, Any] = {}
     if "losses" in readings:
         losses = readings.column("losses")
-        curves |= {"loss_min_nats": np.min(losses), "loss_median_nats": np.median(losses), "loss_max_nats": np.max(losses)}
+        curves |= {
+            "loss_min_nats": np.min(losses),
+            "loss_median_nats": np.median(losses),
+            "loss_max_nats": np.max(losses),
+        }
     if "score_max" in readings:
         curves["log_prob_max"] = np.max(readings.column("score_max"))
     if "logsumexp_max" in readings:

@@ -48,7 +48,7 @@ class Provenance:
     steps : tuple of Step
         Empty when nothing is known.
     reaches_head : bool
-        Whether the chain was followed down to a layer with weights; only then does the absence of a softmax mean anything.
+        Whether the chain was followed down to a layer with weights; only then does a missing softmax mean anything.
     """
 
     steps: tuple[Step, ...] = ()

@@ -96,7 +96,9 @@ class Reporter:
             said = {"where": where, "kind": kind, "error": f"{type(error).__name__}: {error}"}
             self.say(GuardFault, {"fault": said}, silent=silent)
 
-    def say(self, kind: type[Rule], values: Mapping[str, Any], where: Where | None = None, silent: Sink | None = None) -> None:
+    def say(
+        self, kind: type[Rule], values: Mapping[str, Any], where: Where | None = None, silent: Sink | None = None
+    ) -> None:
         """A finding of the guard about itself: shown and written, never raised, and not by the sink that failed."""
         rules = [rule for rule in self.rules if isinstance(rule, kind)]
         for finding in judge(rules, Readings(values), where or Where()).findings:

@@ -145,7 +145,9 @@ def load(**keywords: Any) -> Settings:
     legal = ", ".join(Settings.model_fields)
     unknown = [PREFIX + name for name in _environment() if name.split("__")[0].lower() not in Settings.model_fields]
     if unknown:
-        raise SettingsError(f"environment variable {unknown[0]} is no setting of ctcguard; legal after {PREFIX}: {legal.upper()}")
+        raise SettingsError(
+            f"environment variable {unknown[0]} is no setting of ctcguard; legal after {PREFIX}: {legal.upper()}"
+        )
     try:
         return Settings(**keywords)
     except ValidationError as error:

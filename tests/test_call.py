@@ -51,8 +51,14 @@ def test_concatenated_targets() -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "exactly one of log_probs= "),
     ({"log_probs": SCORES, "logits": SCORES}, "exactly one of log_probs= "),
-    ({"log_probs": np.zeros((1, 2, 9, 4))}, r"must be \(batch, time, classes\) or \(time, classes\), not of shape \(1, 2, 9, 4\)"),
-    ({"log_probs": SCORES, "input_lengths": [9]}, r"input_lengths must hold one length for each of the 2 utterances, not \(1,\)"),
+    (
+        {"log_probs": np.zeros((1, 2, 9, 4))},
+        r"must be \(batch, time, classes\) or \(time, classes\), not of shape \(1, 2, 9, 4\)",
+    ),
+    (
+        {"log_probs": SCORES, "input_lengths": [9]},
+        r"input_lengths must hold one length for each of the 2 utterances, not \(1,\)",
+    ),
     ({"log_probs": SCORES, "target_lengths": [1, 1, 1]}, "target_lengths must hold one length"),
     ({"log_probs": SCORES, "targets": [[1], [2], [3]]}, r"targets must be \(batch, labels\) with batch 2, or one row"),
 ]

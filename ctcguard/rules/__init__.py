@@ -30,6 +30,37 @@ from ctcguard.rules.vocabulary.blank_out_of_range import BlankOutOfRange
 from ctcguard.rules.vocabulary.config_disagrees_with_head import ConfigDisagreesWithHead
 from ctcguard.rules.vocabulary.head_too_narrow import HeadTooNarrow
 
+__all__ = [
+    "ALL",
+    "AlertUndelivered",
+    "BlankDisagrees",
+    "BlankInTargets",
+    "BlankOutOfRange",
+    "ConfigDisagreesWithHead",
+    "EmptyTarget",
+    "GuardBlind",
+    "GuardFault",
+    "HeadTooNarrow",
+    "ImplausibleLoss",
+    "InputLengthInWrongUnits",
+    "InputLengthOutOfRange",
+    "LabelOutOfRange",
+    "MaskedLoss",
+    "NegativeLabel",
+    "NegativeLoss",
+    "NoGradient",
+    "NonFiniteGradient",
+    "NonFiniteLogProbs",
+    "NonFiniteLoss",
+    "PositiveLogProb",
+    "ProbabilitiesAsLogits",
+    "Rule",
+    "TargetLengthOutOfRange",
+    "TooFewFrames",
+    "UnnormalisedLogProbs",
+    "rule_named",
+]
+
 ALL: tuple[type[Rule], ...] = (
     HeadTooNarrow,
     BlankDisagrees,

@@ -19,7 +19,7 @@ HEADS = ("lm_head", "ctc_head", "ctc_lo", "ctc_proj")
 _shared: Watch | None = None
 
 
-class CTCGuard(TrainerCallback, ExportableState):  # type: ignore[misc]
+class CTCGuard(TrainerCallback, ExportableState):
     """Guard a Trainer: ``trainer.add_callback(CTCGuard())`` or ``callbacks=[CTCGuard]``.
 
     Before training begins, the tokenizer (or processor), the config and the head are held against each other. During
@@ -128,7 +128,7 @@ class CTCGuard(TrainerCallback, ExportableState):  # type: ignore[misc]
 
 
 def head_of(model: Any) -> dict[str, Any]:
-    """What a CTC model of transformers says of its head: ``classes``, ``blank``, ``config_vocab_size``, as far as known.
+    """What a CTC model of transformers says of its head: ``classes``, ``blank``, ``config_vocab_size`` where known.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def head_of(model: Any) -> dict[str, Any]:
     model = getattr(model, "module", model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = getattr(model, "config", None)
-    if not hasattr(config, "ctc_loss_reduction"):
+    if config is None or not hasattr(config, "ctc_loss_reduction"):
         return {}
     layer = next((getattr(model, name) for name in HEADS if hasattr(model, name)), None)
     width = getattr(layer, "out_features", None) or getattr(layer, "out_channels", None)
@@ -161,4 +161,4 @@ def _closes_guards(train: Any) -> Any:
     return guarded_train
 
 
-Trainer.train = _closes_guards(Trainer.train)
+Trainer.train = _closes_guards(Trainer.train)  # type: ignore[method-assign]

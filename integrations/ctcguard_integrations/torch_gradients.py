@@ -33,7 +33,7 @@ class Gradients:
 
     @torch.no_grad()
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer is about to step; once for each optimizer after a CTC call, and never while AMP scales the gradients."""
+        """An optimizer is about to step: once for each after a CTC call, and never while AMP scales the gradients."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._head.stepping(parameters)
         if self._checked is None or id(optimizer) in self._checked or getattr(optimizer, "found_inf", None) is not None:
@@ -58,8 +58,9 @@ class Gradients:
 
 
 def _local(gradient: Any) -> torch.Tensor:
-    """This rank's part of a sharded gradient; a plain one as it is."""
-    return gradient.to_local() if hasattr(gradient, "to_local") else gradient
+    """The part of a sharded gradient that lies on this rank; a plain one as it is."""
+    local: torch.Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+    return local
 
 
 def _first_bad(holders: list[torch.Tensor]) -> str:

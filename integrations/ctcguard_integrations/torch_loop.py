@@ -148,7 +148,7 @@ class Watch:
         CTCVerdictError
             At a finding whose reaction is ``raise``.
         """
-        scores = call.get("log_probs", call.get("logits"))
+        scores: Any = call.get("log_probs", call.get("logits"))
         facts = {"framework": "torch", "source": "guard.observe", "call_site": call_site(2)}
         made = self._origin(scores, facts["call_site"])
         normal = ctc_call(**{**_detached(call), **facts, "provenance": made.provenance})
@@ -219,7 +219,7 @@ class Watch:
 
 
 def _detached(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Views outside the graph. What is on the host becomes a numpy view: targets and lengths, and scores if they are small."""
+    """Views outside the graph; numpy views of what is on the host: targets, lengths, and scores if they are small."""
     views = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
     for name in ("targets", "input_lengths", "target_lengths"):
         views[name] = host_view(views[name])

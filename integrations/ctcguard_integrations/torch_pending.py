@@ -42,7 +42,9 @@ class Pending:
         """Start one copy to the host for all that waits, without waiting for the device."""
         if not self._waiting:
             return
-        together = torch.cat([packed.to(torch.float64 if _wide(self._waiting) else torch.float32) for packed, _ in self._waiting])
+        together = torch.cat(
+            [packed.to(torch.float64 if _wide(self._waiting) else torch.float32) for packed, _ in self._waiting]
+        )
         arrived = None
         if together.is_cuda:
             host = torch.empty_like(together, device="cpu", pin_memory=True)

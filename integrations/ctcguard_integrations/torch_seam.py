@@ -1,4 +1,4 @@
-"""The one place where torch is touched: ``torch.ctc_loss`` and the global optimizer hooks, while an observer is there."""
+"""The one place where torch is touched, while an observer is there: ``torch.ctc_loss`` and the optimizer hooks."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ def _current() -> Observer | None:
     here = threading.get_ident()
     observers = list(_observers)
     mine = [observer for observer in observers if observer.thread == here]
-    return (mine or observers or [None])[-1]
+    nearest = mine or observers
+    return nearest[-1] if nearest else None
 
 
-@torch._disable_dynamo
+@torch._disable_dynamo  # type: ignore[attr-defined]
 def ctc_loss(
     log_probs: torch.Tensor,
     targets: torch.Tensor,

@@ -108,7 +108,11 @@ def test_two_epochs_accumulation_evaluation_checkpoint_and_resume_one_line_added
         log["loss"] for log in plain.state.log_history if "loss" in log
     ]
     (end,) = records(Path("guarded/ctcguard"))
-    assert (end["steps"], end["calls"], end["findings"]) == (8, 16 + 2, 0)  # a micro-batch each, one evaluation batch twice
+    assert (end["steps"], end["calls"], end["findings"]) == (
+        8,
+        16 + 2,
+        0,
+    )  # a micro-batch each, one evaluation batch twice
 
     resumed = a_trainer(tokenizer, output_dir="guarded")
     again = CTCGuard()
@@ -217,7 +221,9 @@ def test_removed_when_training_fails_for_another_reason(tokenizer: Any) -> None:
 def test_settings_survive_a_resume_that_restores_callbacks(tokenizer: Any) -> None:
     guard = CTCGuard(on_error="alert", vocabulary=tokenizer, run_dir=Path("mine"))
     a_trainer(tokenizer, callbacks=[guard], eval_strategy="no").train()
-    resumed = a_trainer(tokenizer, callbacks=[CTCGuard()], restore_callback_states_from_checkpoint=True, eval_strategy="no")
+    resumed = a_trainer(
+        tokenizer, callbacks=[CTCGuard()], restore_callback_states_from_checkpoint=True, eval_strategy="no"
+    )
     resumed.train(resume_from_checkpoint="out/checkpoint-4")
     (restored,) = [callback for callback in resumed.callback_handler.callbacks if isinstance(callback, CTCGuard)]
     assert restored.watch is not None

@@ -26,7 +26,9 @@ def unchanged(step: int, batch: dict[str, Any]) -> None:
 class Loop:
     """A user's training loop, with one place where a batch can be spoilt."""
 
-    def __init__(self, spoil: Change = unchanged, normalise: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+    def __init__(
+        self, spoil: Change = unchanged, normalise: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> None:
         self.generator = torch.Generator().manual_seed(3)
         torch.manual_seed(3)
         self.net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, CLASSES))
@@ -115,7 +117,9 @@ def test_the_forum_mistake_softmax_instead_of_log_softmax() -> None:
     assert (verdict.code, verdict.cause, verdict.step) == ("CTC402", "probabilities", 0)
     assert [finding.code for finding in verdict.also] == ["CTC401", "CTC501"]
     assert "log_softmax" in verdict.root.fix
-    assert verdict.root.call_site.startswith(("test_torch_loop.py", "/")) or "test_torch_loop.py" in verdict.root.call_site
+    assert (
+        verdict.root.call_site.startswith(("test_torch_loop.py", "/")) or "test_torch_loop.py" in verdict.root.call_site
+    )
     assert all(torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
     kinds = [(record["type"], record.get("code")) for record in records("run")]
     assert kinds.count(("verdict", "CTC402")) == 1
@@ -187,10 +191,15 @@ def test_a_nan_in_one_utterance_names_step_and_utterance_and_no_weight_changes()
 
 def test_utterances_carry_the_names_that_the_user_gave() -> None:
     loop = Loop(spoilt_at(1, input_lengths=put(2, 3)))
-    with pytest.raises(CTCVerdictError, match=r"clip-1-2\.wav"), watch(vocabulary=[*"abcdefghijklmnopqrstuvwxyz'", " ", "_"]) as guard:
+
+    def train() -> None:
         for step in range(3):
             guard.batch(f"clip-{step}-{i}.wav" for i in range(4))
             loop.step(step)
+
+    vocabulary = [*"abcdefghijklmnopqrstuvwxyz'", " ", "_"]
+    with pytest.raises(CTCVerdictError, match=r"clip-1-2\.wav"), watch(vocabulary=vocabulary) as guard:
+        train()
     utterance = guard.verdicts[0].root.utterances[0]
     assert utterance.id == "clip-1-2.wav"
     assert utterance.text is not None
@@ -265,7 +274,9 @@ def test_evaluation_never_raises() -> None:
     loop = Loop(lambda step, batch: put(3, 2)(batch["input_lengths"]))
     with watch() as guard, torch.no_grad():
         loop.loss(loop.batch(0))
-    assert [(verdict.code, verdict.action, verdict.root.phase) for verdict in guard.verdicts] == [("CTC301", "alert", "eval")]
+    assert [(verdict.code, verdict.action, verdict.root.phase) for verdict in guard.verdicts] == [
+        ("CTC301", "alert", "eval")
+    ]
 
 
 def test_nan_beyond_the_valid_frames_poisons_the_gradient_and_is_caught_there() -> None:
@@ -331,11 +342,15 @@ def test_no_gradient_reaches_the_head_detached() -> None:
 
 def test_zero_grad_between_backward_and_step() -> None:
     loop = Loop()
-    with pytest.raises(CTCVerdictError) as caught, watch():
+
+    def train() -> None:
         for step in range(8):
             loop.loss(loop.batch(step)).backward()
             loop.optimizer.zero_grad()
             loop.optimizer.step()
+
+    with pytest.raises(CTCVerdictError) as caught, watch():
+        train()
     assert (caught.value.verdict.code, caught.value.verdict.cause) == ("CTC603", "zeroed-before-step")
 
 
@@ -411,7 +426,9 @@ def test_on_a_device_healthy_runs_are_silent_and_alerts_come_later() -> None:
     loop = Loop(normalise=lambda x: x.softmax(-1))
     with watch(on_error="alert", run_dir="run") as guard:
         loop.run(3)
-    assert [(v.code, v.step, sorted({f.code for f in v.also})) for v in guard.verdicts] == [("CTC402", 0, ["CTC401", "CTC501"])]
+    assert [(v.code, v.step, sorted({f.code for f in v.also})) for v in guard.verdicts] == [
+        ("CTC402", 0, ["CTC401", "CTC501"])
+    ]
 
 
 def test_the_guards_own_fault_never_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The seam changes nothing: bit-equal losses and gradients, and torch is as it was afterwards, whatever happens inside."""
+"""The seam changes nothing: bit-equal losses and gradients, and torch as it was afterwards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ def a_call(dtype: torch.dtype = torch.float32, infeasible: bool = False, seed: i
     logits = torch.randn(30, 3, 7, dtype=dtype, generator=generator).requires_grad_()
     targets = torch.randint(1, 7, (3, 5), generator=generator)
     input_lengths = torch.tensor([30, 24, 4 if infeasible else 17])
-    return {"logits": logits, "targets": targets, "input_lengths": input_lengths, "target_lengths": torch.tensor([5, 3, 5])}
+    return {
+        "logits": logits,
+        "targets": targets,
+        "input_lengths": input_lengths,
+        "target_lengths": torch.tensor([5, 3, 5]),
+    }
 
 
 def loss_and_gradient(call: dict[str, torch.Tensor], **options: object) -> tuple[torch.Tensor, torch.Tensor]:
     logits = call["logits"].detach().clone().requires_grad_()
-    loss = F.ctc_loss(
-        logits.log_softmax(-1), call["targets"], call["input_lengths"], call["target_lengths"], **options
-    )
+    loss = F.ctc_loss(logits.log_softmax(-1), call["targets"], call["input_lengths"], call["target_lengths"], **options)
     loss.sum().backward()
     assert logits.grad is not None
     return loss.detach(), logits.grad
@@ -63,7 +66,7 @@ LAYOUTS = {
     "int32 targets": lambda c: c | {"targets": c["targets"].int()},
     "tuples": lambda c: c | {"input_lengths": (30, 24, 17), "target_lengths": (5, 3, 5)},
     "lists": lambda c: c | {"input_lengths": [30, 24, 17], "target_lengths": [5, 3, 5]},
-    "int32 lengths": lambda c: c | {"input_lengths": c["input_lengths"].int(), "target_lengths": c["target_lengths"].int()},
+    "int32 lengths": lambda c: c | {name: c[name].int() for name in ("input_lengths", "target_lengths")},
     "unbatched": lambda c: {
         "logits": c["logits"][:, 0], "targets": c["targets"][0],
         "input_lengths": torch.tensor(30), "target_lengths": torch.tensor(5),
@@ -71,7 +74,7 @@ LAYOUTS = {
     "unbatched, tuples": lambda c: {
         "logits": c["logits"][:, 0], "targets": c["targets"][0], "input_lengths": (30,), "target_lengths": (5,),
     },
-    "blank inside padding": lambda c: c | {"targets": torch.cat([c["targets"], torch.zeros(3, 2, dtype=torch.long)], 1)},
+    "blank as padding": lambda c: c | {"targets": torch.cat([c["targets"], torch.zeros(3, 2, dtype=torch.long)], 1)},
 }  # fmt: skip
 
 
@@ -103,7 +106,10 @@ def test_every_road_to_the_loss_is_seen() -> None:
 
 def test_errors_of_the_loss_itself_stay_the_users() -> None:
     call = a_call()
-    with watch(on_error="alert") as guard, pytest.raises(RuntimeError, match="Expected input_lengths to have value at most"):
+    with (
+        watch(on_error="alert") as guard,
+        pytest.raises(RuntimeError, match="Expected input_lengths to have value at most"),
+    ):
         loss_and_gradient(call | {"input_lengths": torch.tensor([31, 24, 17])})
     assert [finding.code for finding in guard.findings] == ["CTC302"]
 
