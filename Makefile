@@ -51,6 +51,7 @@ demo: venv
 
 docs: venv
 	@$(BIN)/ctcguard rules --docs docs/rules
+	@$(BIN)/python docs/readme.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist ctcguard-runs wandb

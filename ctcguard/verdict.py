@@ -87,7 +87,7 @@ class Verdict(BaseModel):
         if self.also:
             rows.append(("also", "; ".join(f"{f.code} {f.name} ({f.message})" for f in self.also)))
         if self.ruled_out:
-            rows.append(("ruled out", ", ".join(self.ruled_out)))
+            rows.append(("healthy", ", ".join(self.ruled_out)))
         rows.append(("more", f"ctcguard explain {root.code}"))
         return rows
 

@@ -22,7 +22,7 @@ def panel(verdict: Verdict) -> Panel:
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True, justify="right")
     table.add_column(overflow="fold")
-    where = [("at", verdict.place())] if verdict.place() else []
+    where = [("call", verdict.place())] if verdict.place() else []
     for label, text in where + verdict.rows():
         style = LABELS.get(label, "dim" if label else "bold")
         table.add_row(Text(label, style=style), Text(text, style="bold" if label in ("", "fix") else ""))

@@ -76,7 +76,8 @@ class PositiveLogProb(ToleranceRule):
         healthy = largest <= limit.nats
         if healthy.all():
             return None
-        worst_first = np.argsort(np.where(healthy, np.inf, -largest), kind="stable")[: np.sum(~healthy)]
+        bad = np.flatnonzero(~healthy)
+        worst_first = bad[np.argsort(np.nan_to_num(-largest[bad], nan=-np.inf), kind="stable")]
         worst = largest[worst_first[0]]
         unknown = bool(np.isnan(largest).any())
         evidence = "the largest value is NaN" if unknown else f"as probabilities, values reach e^{worst:.3g}"

@@ -90,7 +90,7 @@ class NegativeLoss(Rule):
             readings,
             cause="negative",
             evidence=f"{lowest.size} of {losses.size} utterances are below 0",
-            message=f"a CTC loss must not be below 0 but is {losses[worst]:.4g} nats (limit −{allowed[worst]:.2g})",
+            message=f"a CTC loss must not be below 0 but is {losses[worst]:.4g} nats (limit -{allowed[worst]:.2g})",
             fix="see that the scores are log_softmax over the classes and that every label is a class, not the blank",
             numbers={"loss_min_nats": float(losses[worst]), "allowed_nats": -float(allowed[worst])},
             affected=lowest,
