@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-from weakref import ref
+from weakref import ReferenceType
 
 import torch
 
@@ -22,7 +21,7 @@ class HeadState:
 
     def __init__(self) -> None:
         self._steps = {"detached": 0, "frozen": 0, "not-in-optimizer": 0, "zeroed-before-step": 0}
-        self._head: tuple[Callable[[], torch.Tensor | None], ...] = ()
+        self._head: tuple[ReferenceType[torch.Tensor], ...] = ()
         self._weights: torch.Tensor | None = None
         self._with_gradient = self._frozen = self._called = False
         self._stepped = self._held = self._zeroed = False
@@ -35,7 +34,7 @@ class HeadState:
         self._with_gradient |= log_probs.requires_grad
         self._frozen = origin.frozen
         if origin.head:
-            self._head = tuple(ref(weight) for weight in origin.head)
+            self._head = origin.head
 
     def stepping(self, parameters: list[torch.Tensor]) -> None:
         """An optimizer is about to step over these parameters."""

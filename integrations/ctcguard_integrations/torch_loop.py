@@ -13,23 +13,18 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from ctcguard._array import host_view, is_host, small_view
-from ctcguard.call import CTCCall, ctc_call
-from ctcguard.callsite import call_site
 from ctcguard.errors import CallError, CTCStop, CTCVerdictError
 from ctcguard.finding import Finding
-from ctcguard.guard import Case, Guard
-from ctcguard.probes import CONTRACT, DISTRIBUTION, measure
+from ctcguard.guard import Guard
 from ctcguard.settings import load
 from ctcguard.verdict import Verdict
 from ctcguard_integrations import torch_seam
 from ctcguard_integrations.late_wandb import outer_sinks
+from ctcguard_integrations.torch_capture import Capture
 from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_pending import Pending
-from ctcguard_integrations.torch_provenance import Origin, origin
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-REDUCTIONS = ("none", "mean", "sum")
 
 
 class Watch:
@@ -41,7 +36,7 @@ class Watch:
         self._settings = settings
         self._pending = Pending()
         self._gradients = Gradients(guard, self._pending)
-        self._origins: dict[tuple[Any, ...], Origin] = {}
+        self._capture = Capture(guard, self._pending, self._gradients)
         self._open = True
         torch_seam.add(self)
         atexit.register(self.close)
@@ -116,7 +111,7 @@ class Watch:
         with self.guard.contained("torch.ctc_loss"):
             self._pending.read(wait=False)
             with contextlib.suppress(CallError):  # torch refuses such shapes with words of its own
-                case = self._open_case(self._call(arguments), arguments["log_probs"])
+                case = self._capture.open(self._capture.torch_call(arguments), arguments["log_probs"])
         if case is None:
             return original(*arguments.values())
         reduction = arguments["reduction"]
@@ -128,7 +123,7 @@ class Watch:
             raise
         result = torch_seam.reduced(losses, arguments["target_lengths"], reduction)
         with self.guard.contained("torch.ctc_loss"):
-            self._measure(case, losses)
+            self._capture.measure(case, losses)
         return result
 
     def observe(self, **call: Any) -> None:
@@ -148,13 +143,10 @@ class Watch:
         CTCVerdictError
             At a finding whose reaction is ``raise``.
         """
-        scores: Any = call.get("log_probs", call.get("logits"))
-        facts = {"framework": "torch", "source": "guard.observe", "call_site": call_site(2)}
-        made = self._origin(scores, facts["call_site"])
-        normal = ctc_call(**{**_detached(call), **facts, "provenance": made.provenance})
+        normal = self._capture.observed_call(call)
         with self.guard.contained("observe"):
-            case = self._open_case(normal, scores)
-            self._measure(case, normal.losses)
+            case = self._capture.open(normal, call.get("log_probs", call.get("logits")))
+            self._capture.measure(case, normal.losses)
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """Before the weights are touched: look at the gradients, and wait for verdicts if one may raise."""
@@ -173,57 +165,6 @@ class Watch:
         """Count the step."""
         with self.guard.contained("optimizer hook"):
             self.guard.stepped()
-
-    # From torch's terms to the guard's.
-
-    def _call(self, arguments: dict[str, Any]) -> CTCCall:
-        log_probs = arguments["log_probs"]
-        site = call_site(3)
-        return ctc_call(
-            **_detached({k: v for k, v in arguments.items() if k not in ("reduction", "zero_infinity")}),
-            batch_first=False,
-            reduction=REDUCTIONS[arguments["reduction"]],
-            zero_infinity=bool(arguments["zero_infinity"]),
-            framework="torch",
-            source="torch.ctc_loss",
-            call_site=site,
-            provenance=self._origin(log_probs, site).provenance,
-        )
-
-    def _origin(self, scores: torch.Tensor, site: str) -> Origin:
-        """Walked once for each call site, kind of graph and width."""
-        node = scores.grad_fn
-        key = (site, None if node is None else node.name(), scores.dtype, scores.shape[-1], scores.ndim)
-        if key not in self._origins:
-            self._origins[key] = origin(scores)
-        return self._origins[key]
-
-    def _open_case(self, call: CTCCall, scores: torch.Tensor) -> Case:
-        train = torch.is_grad_enabled()
-        early = self.guard.settings.strict or all(map(is_host, (call.targets, call.input_lengths, call.target_lengths)))
-        case = self.guard.open(call, "train" if train else "eval", early)
-        if train:
-            self._gradients.called(scores, self._origin(scores, call.call_site))
-        return case
-
-    @torch.no_grad()
-    def _measure(self, case: Case, losses: torch.Tensor | None) -> None:
-        call = case.call if losses is None else case.call.with_losses(losses.detach().reshape(-1))
-        probes = DISTRIBUTION if case.ran else CONTRACT + DISTRIBUTION
-        packed, layout = measure(call, probes, beside=call.scores)
-        if is_host(packed):
-            self.guard.judge(case, packed, layout)
-        else:
-            case.call = call.without_arrays()
-            self._pending.add(packed, lambda values: self.guard.judge(case, values, layout))
-
-
-def _detached(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Views outside the graph; numpy views of what is on the host: targets, lengths, and scores if they are small."""
-    views = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
-    for name in ("targets", "input_lengths", "target_lengths"):
-        views[name] = host_view(views[name])
-    return views | {name: small_view(views[name]) for name in ("log_probs", "logits") if views.get(name) is not None}
 
 
 def _decorated(function: Function, settings: dict[str, Any]) -> Function:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from math import prod
 from typing import Any, NamedTuple
+from weakref import ReferenceType, ref
 
 import torch
 
@@ -31,15 +32,18 @@ class Origin(NamedTuple):
     ----------
     provenance : Provenance
         Steps from the head to the loss.
-    head : tuple of torch.nn.Parameter
+    head : tuple of weak references to torch.nn.Parameter
         Weight and bias of the last layer, those that get a gradient.
     frozen : bool
         Whether the last layer was reached and none of its weights gets a gradient.
+    hops : int
+        Steps from the log-probs back to that layer.
     """
 
     provenance: Provenance = UNKNOWN
-    head: tuple[torch.Tensor, ...] = ()
+    head: tuple[ReferenceType[torch.Tensor], ...] = ()
     frozen: bool = False
+    hops: int = 0
 
 
 def origin(log_probs: torch.Tensor) -> Origin:
@@ -62,16 +66,32 @@ def origin(log_probs: torch.Tensor) -> Origin:
         op = _op(node)
         if op is None:
             break
-        following = next((child for child, _ in node.next_functions if child is not None), None)
+        following = _following(node)
         shape, dtype = _output(node)
         axis = _axis(node, shape) if op in ("softmax", "log_softmax") else None
         steps.append(Step(op, axis, class_axis if axis is not None else None, shape, dtype))
         if op in HEADS:
-            head = tuple(_parameters(node))
-            return Origin(Provenance(tuple(reversed(steps)), reaches_head=True), head, frozen=not head)
+            head = tuple(ref(parameter) for parameter in _parameters(node))
+            return Origin(Provenance(tuple(reversed(steps)), reaches_head=True), head, not head, len(steps) - 1)
         class_axis = _before(node, op, class_axis, shape, following)
         node = following
     return Origin(Provenance(tuple(reversed(steps))))
+
+
+def same_head(log_probs: torch.Tensor, known: Origin) -> bool:
+    """Whether these log-probs come from the layer of an earlier walk: a few hops, for another model may be trained."""
+    if not known.head:
+        return True
+    node: Any = log_probs.grad_fn
+    for _ in range(known.hops):
+        node = None if node is None else _following(node)
+    return node is not None and list(map(id, (reference() for reference in known.head))) == list(
+        map(id, _parameters(node))
+    )
+
+
+def _following(node: Any) -> Any:
+    return next((child for child, _ in node.next_functions if child is not None), None)
 
 
 def _op(node: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import ctcguard_integrations.torch_loop as torch_loop
+import ctcguard_integrations.torch_capture as torch_capture
 from ctcguard import CTCVerdictError, watch
 from ctcguard.errors import CallError
 
@@ -401,8 +401,8 @@ def test_observe_a_loss_of_ones_own() -> None:
 @pytest.fixture
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measurements take the road of a CUDA device: packed, queued, read before the optimizer."""
-    monkeypatch.setattr(torch_loop, "is_host", lambda value: False)
-    monkeypatch.setattr(torch_loop, "small_view", lambda value: value)
+    monkeypatch.setattr(torch_capture, "is_host", lambda value: False)
+    monkeypatch.setattr(torch_capture, "small_view", lambda value: value)
     monkeypatch.setattr("ctcguard_integrations.torch_gradients.is_host", lambda value: False)
 
 
@@ -437,7 +437,7 @@ def test_the_guards_own_fault_never_reaches_the_training(monkeypatch: pytest.Mon
 
     plain = Loop()
     plain.run(4)
-    monkeypatch.setattr(torch_loop, "measure", broken)
+    monkeypatch.setattr(torch_capture, "measure", broken)
     loop = Loop()
     with watch(on_error="raise", on_warning="raise") as guard:
         loop.run(4)
@@ -451,3 +451,11 @@ def test_a_guard_that_sees_nothing_says_so() -> None:
         pass
     assert [finding.code for finding in guard.findings] == ["CTC901"]
     assert [record["type"] for record in records("run")] == ["finding", "verdict", "end"]
+
+
+def test_two_models_trained_one_after_the_other_under_one_guard() -> None:
+    first, second = Loop(), Loop()
+    with watch() as guard:
+        for loop in (first, second, first):
+            loop.run(6)
+    assert guard.findings == []

@@ -32,9 +32,10 @@ STATES = {
         "if it is to learn, call requires_grad_(True) on {head} before the optimizer is made",
     ),
     "not-in-optimizer": State(
-        Severity.ERROR,
+        Severity.WARNING,
         "{head} gets a gradient, but no optimizer that stepped holds it",
-        "make the optimizer after the head was replaced, or call optimizer.add_param_group with the weights of {head}",
+        "make the optimizer after the head was replaced, or call optimizer.add_param_group with the weights of {head}; "
+        "if it is to stay as it is, requires_grad_(False)",
     ),
     "zeroed-before-step": State(
         Severity.ERROR,
@@ -57,7 +58,8 @@ class NoGradient(Rule):
     ## Likely causes
 
     - `zeroed-before-step`: `zero_grad()` stands between `backward()` and `step()`. An error.
-    - `not-in-optimizer`: the head was replaced or resized after the optimizer had been made. An error.
+    - `not-in-optimizer`: the head was replaced or resized after the optimizer had been made. A warning,
+      for only adapters below it may be meant to learn.
     - `detached`: the scores went through detach, numpy or `no_grad`. A warning, for the loss may be only a metric.
     - `frozen`: its weights do not require a gradient. Information, for it may be on purpose.
 

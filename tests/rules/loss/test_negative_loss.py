@@ -60,7 +60,7 @@ def test_names_the_lowest_first() -> None:
     assert finding is not None
     assert [(item.index, item.note) for item in finding.utterances] == [(2, "loss -5.34 nats"), (1, "loss -0.5 nats")]
     assert finding.affected == {1, 2}
-    assert finding.message == "a CTC loss must not be below 0 but is -5.34 nats (limit −0.001)"
+    assert finding.message == "a CTC loss must not be below 0 but is -5.34 nats (limit -0.001)"
     assert "log_softmax" in finding.fix
 
 

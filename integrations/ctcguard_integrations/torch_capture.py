@@ -1,0 +1,108 @@
+"""From torch's terms to the guard's: a loss call becomes a CTCCall, is measured, and is handed to the guard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ctcguard._array import host_view, is_host, small_view
+from ctcguard.call import CTCCall, ctc_call
+from ctcguard.callsite import call_site
+from ctcguard.guard import Case, Guard
+from ctcguard.probes import CONTRACT, DISTRIBUTION, measure
+from ctcguard_integrations.torch_gradients import Gradients
+from ctcguard_integrations.torch_pending import Pending
+from ctcguard_integrations.torch_provenance import Origin, origin, same_head
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+class Capture:
+    """Opens and measures the cases of one guard.
+
+    Parameters
+    ----------
+    guard : Guard
+        Told of every call.
+    pending : Pending
+        Takes measurements that are still on a device.
+    gradients : Gradients
+        Told of every training call.
+    """
+
+    def __init__(self, guard: Guard, pending: Pending, gradients: Gradients) -> None:
+        self._guard = guard
+        self._pending = pending
+        self._gradients = gradients
+        self._origins: dict[tuple[Any, ...], Origin] = {}
+
+    def torch_call(self, arguments: dict[str, Any]) -> CTCCall:
+        """The arguments of ``torch.ctc_loss`` in the normal form.
+
+        Raises
+        ------
+        CallError
+            For shapes that torch refuses too.
+        """
+        site = call_site(4)
+        options = {
+            name: arguments[name] for name in ("log_probs", "targets", "input_lengths", "target_lengths", "blank")
+        }
+        return ctc_call(
+            **_detached(options),
+            batch_first=False,
+            reduction=REDUCTIONS[arguments["reduction"]],
+            zero_infinity=bool(arguments["zero_infinity"]),
+            framework="torch",
+            source="torch.ctc_loss",
+            call_site=site,
+            provenance=self._origin(arguments["log_probs"], site).provenance,
+        )
+
+    def observed_call(self, call: dict[str, Any]) -> CTCCall:
+        """What the user said of a loss of their own, in the normal form."""
+        scores: Any = call.get("log_probs", call.get("logits"))
+        site = call_site(3)
+        made = self._origin(scores, site).provenance if isinstance(scores, torch.Tensor) else None
+        facts = {"framework": "torch", "source": "guard.observe", "call_site": site}
+        return ctc_call(**{**_detached(call), **facts, **({"provenance": made} if made else {})})
+
+    def open(self, call: CTCCall, scores: Any) -> Case:
+        """Hand a call to the guard; its targets and lengths are judged now if they are on the host."""
+        train = torch.is_grad_enabled()
+        contract = (call.targets, call.input_lengths, call.target_lengths)
+        early = self._guard.settings.strict or all(map(is_host, contract))
+        case = self._guard.open(call, "train" if train else "eval", early)
+        if train and isinstance(scores, torch.Tensor):
+            self._gradients.called(scores, self._origin(scores, call.call_site))
+        return case
+
+    @torch.no_grad()
+    def measure(self, case: Case, losses: torch.Tensor | None) -> None:
+        """Measure what has not been measured yet, and judge it now or when it arrives."""
+        call = case.call if losses is None else case.call.with_losses(losses.detach().reshape(-1))
+        probes = DISTRIBUTION if case.ran else CONTRACT + DISTRIBUTION
+        packed, layout = measure(call, probes, beside=call.scores)
+        if is_host(packed):
+            self._guard.judge(case, packed, layout)
+        else:
+            case.call = call.without_arrays()
+            self._pending.add(packed, lambda values: self._guard.judge(case, values, layout))
+
+    def _origin(self, scores: torch.Tensor, site: str) -> Origin:
+        """Walked once for each call site, kind of graph, width and head."""
+        node = scores.grad_fn
+        key = (site, None if node is None else node.name(), scores.dtype, scores.shape[-1], scores.ndim)
+        known = self._origins.get(key)
+        if known is None or not same_head(scores, known):
+            known = self._origins[key] = origin(scores)
+        return known
+
+
+def _detached(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Views outside the graph; numpy views of what is on the host: targets, lengths, and scores if they are small."""
+    views = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+    for name in ("targets", "input_lengths", "target_lengths"):
+        views[name] = host_view(views[name])
+    return views | {name: small_view(views[name]) for name in ("log_probs", "logits") if views.get(name) is not None}
