@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ Array: TypeAlias = Any
 HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
+_NUMPY: ModuleType = array_api_compat.array_namespace(np.zeros(0))
 SMALL = 2**18
 """Values up to which numpy, on one thread and with less overhead, is faster than torch on the CPU."""
 
@@ -25,6 +27,8 @@ def quiet() -> Any:
 
 def namespace(*arrays: Array) -> ModuleType:
     """The array API namespace that all the arrays share."""
+    if all(type(array) is np.ndarray for array in arrays):
+        return _NUMPY  # the most frequent case needs no search
     found: ModuleType = array_api_compat.array_namespace(*arrays)
     return found
 
@@ -57,6 +61,8 @@ def as_array(values: Any) -> Array:
 
 def like(reference: Array, values: Array) -> Array:
     """``values`` in the library and on the device of ``reference``; the same object where it is there already."""
+    if type(values) is np.ndarray and type(reference) is np.ndarray:
+        return values
     if type(values) is type(reference) and array_api_compat.device(values) == array_api_compat.device(reference):
         return values
     xp = namespace(reference)
@@ -91,7 +97,12 @@ def whole(reference: Array, values: Array) -> Array:
 
 def dtype_name(value: Array) -> str:
     """The plain name of the dtype, for instance ``"bfloat16"``."""
-    return str(value.dtype).rsplit(".", 1)[-1]
+    return _name(value.dtype)
+
+
+@lru_cache(maxsize=256)
+def _name(dtype: Any) -> str:
+    return str(dtype).rsplit(".", 1)[-1]
 
 
 def abs_max(arrays: Sequence[Array]) -> Array:

@@ -82,7 +82,7 @@ class Guard:
 
     def __init__(self, settings: Settings, sinks: Iterable[Sink] = (), default_dir: Path | None = None) -> None:
         self.settings = settings
-        self.vocabulary = None if settings.vocabulary is None else Vocabulary.of(settings.vocabulary)
+        self.vocabulary: Vocabulary | None = settings.vocabulary
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self.run_dir = settings.run_dir or default_dir or Path("ctcguard-runs") / stamp
         self.rank = int(os.environ.get("RANK") or 0)

@@ -18,6 +18,7 @@ from pydantic_settings import (
 from ctcguard.errors import SettingsError
 from ctcguard.finding import Severity
 from ctcguard.rules import ALL, Rule, rule_named
+from ctcguard.vocabulary import Vocabulary
 
 PREFIX = "CTCGUARD_"
 Action = Literal["raise", "stop", "alert", "log"]
@@ -89,6 +90,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"{part!r} is no rule; write a code, the beginning of one, or a name: {known}")
             prefixes += codes
         return tuple(prefixes)
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _known_kind(cls, value: Any) -> Vocabulary | None:
+        return None if value is None else Vocabulary.of(value)
 
     @field_validator("thresholds")
     @classmethod

@@ -75,6 +75,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"thresholds": {"no-such-rule": {}}}, r"'no-such-rule' is no rule of ctcguard; the rules are: CTC101"),
     ({"budget": 2}, r"budget: Input should be less than or equal to 1, not 2"),
     ({"sinks": "paper"}, r"sinks"),
+    ({"vocabulary": 3.5}, r"vocabulary.*give a tokenizer or processor with get_vocab"),
 ]
 
 

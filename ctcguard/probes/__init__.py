@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ctcguard._array import Array, HostArray, arange, is_host, like, namespace, quiet, to_numpy
+from ctcguard._array import Array, HostArray, arange, dtype_name, is_host, like, namespace, quiet, to_numpy
 from ctcguard.call import CTCCall
 from ctcguard.probes.lengths import lengths
 from ctcguard.probes.log_probs import frame_maxima, normalisation, other_axes
@@ -83,4 +83,4 @@ def _real(value: Array) -> Array:
 
 
 def _is_float64(value: Array) -> bool:
-    return str(value.dtype).endswith("float64")
+    return dtype_name(value) == "float64"

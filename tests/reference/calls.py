@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -13,6 +14,7 @@ from ctcguard import diagnose
 from ctcguard.finding import Finding
 from ctcguard.rules import ALL
 
+CTC_LOSS = jax.jit(optax.ctc_loss, static_argnames="blank_id")
 ABOUT_SCORES_AND_LOSSES = tuple(rule() for rule in ALL if rule.code[3] in "45")
 
 
@@ -34,11 +36,10 @@ def of_torch(
 
 def of_optax(logits: Any, labels: np.ndarray, input_lengths: Any, target_lengths: Any, blank: int = 0) -> Any:
     """A call of ``optax.ctc_loss`` on (batch, time, classes), as `diagnose` takes it."""
-    logits = jnp.asarray(logits)
     beyond = [
         jnp.asarray(np.arange(size) >= np.asarray(lengths)[:, None], float)
         for size, lengths in ((logits.shape[1], input_lengths), (labels.shape[1], target_lengths))
     ]
-    losses = optax.ctc_loss(logits, beyond[0], jnp.asarray(labels), beyond[1], blank_id=blank)
+    losses = np.asarray(CTC_LOSS(logits, beyond[0], jnp.asarray(labels), beyond[1], blank_id=blank))
     facts = {"targets": labels, "input_lengths": input_lengths, "target_lengths": target_lengths, "blank": blank}
     return {"logits": logits, "losses": losses, "framework": "jax", "source": "optax.ctc_loss", **facts}
