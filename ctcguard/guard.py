@@ -19,7 +19,7 @@ from ctcguard.call import CTCCall
 from ctcguard.errors import CTCVerdictError
 from ctcguard.finding import SCHEMA, Finding, Phase, Where
 from ctcguard.judge import describer, facts, judge
-from ctcguard.probes import CONTRACT, Layout, measure, unpack
+from ctcguard.probes import CONTRACT, DISTRIBUTION, EXACT, Layout, Probe, measure, unpack
 from ctcguard.readings import Readings
 from ctcguard.reporter import Reporter
 from ctcguard.rules import GuardBlind, Rule
@@ -32,6 +32,8 @@ from ctcguard.vocabulary import Vocabulary
 
 LENGTH_HISTORY = 32
 """Training calls whose lengths are remembered, for CTC304."""
+ALWAYS_CALLS, THINNED = 32, 16
+"""Calls measured in full whatever the budget says; after them, one in so many while over budget."""
 BLIND_STEPS = 100
 """Optimizer steps without a call after which CTC901 is said; else at the end."""
 
@@ -78,6 +80,8 @@ class Guard:
         Optimizer steps taken, and training calls since the last one.
     calls : int
         CTC calls seen, evaluation too.
+    end_fields : dict
+        What an integration adds to the last line of findings.jsonl.
     """
 
     def __init__(self, settings: Settings, sinks: Iterable[Sink] = (), default_dir: Path | None = None) -> None:
@@ -88,6 +92,7 @@ class Guard:
         self.rank = int(os.environ.get("RANK") or 0)
         self.step = self.micro_step = self.calls = self.steps_taken = 0
         self.reporter = Reporter(settings, [*self._own_sinks(), *sinks])
+        self.end_fields: dict[str, Any] = {}
         self._started_s: float | None = None
         self._spent_s = 0.0
         self._moved = False
@@ -148,6 +153,15 @@ class Guard:
                 self._react_early(case)
             return case
 
+    def probes(self) -> tuple[Probe, ...]:
+        """What to measure of the scores of this call: everything, or, while over budget, every sixteenth time.
+
+        The first calls, targets and lengths, losses and the largest score of every frame are always measured.
+        """
+        budget = self.settings.budget
+        thin = budget is not None and self.calls > ALWAYS_CALLS and self.overhead_fraction() > budget
+        return EXACT if thin and self.calls % THINNED else DISTRIBUTION
+
     def judge(self, case: Case, packed: Array, layout: Layout) -> None:
         """Read what was measured, judge it together with what is known of the case already, and react."""
         with self._lock:
@@ -180,7 +194,7 @@ class Guard:
         self.steps_taken += 1
         self._moved |= self.micro_step > 0
         if self.steps_taken == BLIND_STEPS and not self.calls:
-            self._say_blind()
+            self.say_blind()
 
     def at_step(self, step: int) -> None:
         """The count of optimizer steps, also from a trainer that keeps its own."""
@@ -194,7 +208,7 @@ class Guard:
         """End of the run: says so if nothing was ever seen, unless the run failed, and writes the last line."""
         self._settle_step()
         if not self.calls and not self.findings and not failed:
-            self._say_blind()
+            self.say_blind()
         self.reporter.tell("end", self.end_record())
 
     def end_record(self) -> dict[str, Any]:
@@ -208,6 +222,7 @@ class Guard:
             "findings": len(self.findings),
             "codes": dict(sorted(codes.items())),
             "overhead_fraction": self.overhead_fraction(),
+            **self.end_fields,
         }
 
     def overhead_fraction(self) -> float:
@@ -273,8 +288,9 @@ class Guard:
         if actions & {"raise", "stop"} or any(finding.code in unsafe for finding in case.findings):
             self.reporter.report(case.findings, case.healthy)
 
-    def _say_blind(self) -> None:
-        values = {"calls_seen": self.calls, "steps_taken": self.steps_taken}
+    def say_blind(self, framework: str = "torch") -> None:
+        """Say that no CTC loss was seen so far (CTC901)."""
+        values = {"calls_seen": self.calls, "steps_taken": self.steps_taken, "framework": framework}
         self.reporter.say(GuardBlind, values, Where(step=self.step, rank=self.rank))
 
 

@@ -39,7 +39,8 @@ class Settings(BaseSettings):
     thresholds : dict
         Rule name or code to threshold to value: ``{"unnormalised-log-probs": {"hint_nats": 0.02}}``.
     budget : float or None
-        The share of a step that the guard may take.
+        The share of the time that the guard may take. Over it, sampled measurements are made less often; checks of
+        targets and lengths never are. None for no limit, and for measurements at the same steps in every run.
     vocabulary : tokenizer, processor, list, dict or int, optional
         What the classes mean; keyword only.
     strict : bool

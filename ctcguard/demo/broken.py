@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from ctcguard.demo.screen import Screen
@@ -57,24 +58,26 @@ class Expected:
         return "; ".join(wrong)
 
 
-def stopped(train: Callable[[], object]) -> bool:
-    """Train, and say whether ctcguard stopped it.
+class Caught:
+    """A block around a training that ctcguard may stop; every other exception goes on its way.
 
-    Parameters
+    Attributes
     ----------
-    train : callable
-        Runs the training.
-
-    Returns
-    -------
-    bool
-        True after a `CTCVerdictError`; every other exception goes on its way.
+    stopped : bool
+        Whether a `CTCVerdictError` ended the block.
     """
-    try:
-        train()
-    except CTCVerdictError:
-        return True
-    return False
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def __enter__(self) -> Caught:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self.stopped = isinstance(error, CTCVerdictError)
+        return self.stopped
 
 
 def conclude(screen: Screen, records: Records, expected: Expected, problems: Collection[str], good: str) -> bool:

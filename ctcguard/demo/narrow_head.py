@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctcguard.demo.broken import Expected, conclude, stopped
+from ctcguard.demo.broken import Caught, Expected, conclude
 from ctcguard.demo.recogniser import SYMBOLS, examples, make_model, make_processor
 from ctcguard.demo.speech import spoken_digits
 from ctcguard.demo.training import Records, Stage, Weights, make_trainer
@@ -47,8 +47,10 @@ def run(stage: Stage) -> bool:
     trainer = make_trainer(model, processor, data, stage.directory, steps=4, per_device_train_batch_size=8)
     trainer.add_callback(CTCGuard())
     weights = Weights(model)
+    with Caught() as caught:
+        trainer.train()
     problems = (
-        "" if stopped(trainer.train) else "the training was not stopped",
+        "" if caught.stopped else "the training was not stopped",
         "" if weights.untouched() else "weights changed",
     )
     good = f"stopped before the first batch; all {weights.count} weight tensors are untouched"

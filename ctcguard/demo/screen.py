@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
+from rich.theme import Theme
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 LABEL_WIDTH = 10
 REPORTS = 4
+READABLE = Theme({"progress.elapsed": "", "progress.download": "", "bar.complete": "cyan", "bar.finished": "green"})
 
 
 class Screen:
@@ -29,7 +31,7 @@ class Screen:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, theme=READABLE)
 
     def title(self, text: str) -> None:
         """A heading, with an empty line before it."""
@@ -41,8 +43,12 @@ class Screen:
         width = max(20, self.console.width - LABEL_WIDTH - 4)
         for number, line in enumerate(Text(text, style=style).wrap(self.console, width)):
             line.rstrip()
-            head = Text(f"  {'' if number else label:<{LABEL_WIDTH}}  ", style="bold")
-            self.console.print(head + line, no_wrap=True, overflow="ignore", crop=False)
+            head = f"  {'' if number else label:<{LABEL_WIDTH}}  "
+            self.console.print(Text.assemble((head, "bold"), line), no_wrap=True, overflow="ignore", crop=False)
+
+    def busy(self, text: str) -> AbstractContextManager[object]:
+        """A sign of life on a terminal, while nothing else is shown."""
+        return self.console.status(Text(text), spinner="line") if self.console.is_terminal else nullcontext()
 
     def outcome(self, ok: bool, text: str) -> None:
         """How a case ended."""
@@ -56,25 +62,27 @@ class ProgressBar:
     ----------
     screen : Screen
         Where it goes.
+    steps : int
+        How many there will be.
     """
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, screen: Screen, steps: int) -> None:
+        self._screen, self._steps = screen, steps
         columns = (BarColumn(28), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeElapsedColumn())
         label = TextColumn(f"  [bold]{'training':<{LABEL_WIDTH}}[/bold] ")
         self._bar = Progress(label, *columns, console=screen.console, disable=not screen.console.is_terminal)
-        self._task = self._bar.add_task("training", total=None, loss="")
+        self._task = self._bar.add_task("training", total=steps, loss="")
 
-    def moved(self, step: int, steps: int) -> None:
+    def moved(self, step: int) -> None:
         """Show how many steps have been taken."""
         self._bar.start()
-        self._bar.update(self._task, completed=step, total=steps)
+        self._bar.update(self._task, completed=step)
 
-    def logged(self, step: int, steps: int, loss: float) -> None:
+    def logged(self, step: int, loss: float) -> None:
         """Show the loss."""
         self._bar.update(self._task, loss=f"loss {loss:.3f}")
-        if self._bar.disable and step * REPORTS // steps > (step - 1) * REPORTS // steps:
-            self._screen.row("training", f"step {step} of {steps}, loss {loss:.3f}")
+        if self._bar.disable and step * REPORTS // self._steps > (step - 1) * REPORTS // self._steps:
+            self._screen.row("training", f"step {step} of {self._steps}, loss {loss:.3f}")
 
     def close(self) -> None:
         """Leave it as it stands; also needed after an exception, for the Trainer then does not say that it ended."""
@@ -98,11 +106,11 @@ def progress_callback(bar: ProgressBar) -> TrainerCallback:
 
     class Moves(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            bar.moved(state.global_step, state.max_steps)
+            bar.moved(state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if "loss" in kwargs["logs"]:
-                bar.logged(state.global_step, state.max_steps, float(kwargs["logs"]["loss"]))
+                bar.logged(state.global_step, float(kwargs["logs"]["loss"]))
 
     return Moves()
 

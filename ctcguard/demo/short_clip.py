@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ctcguard.demo.broken import Expected, conclude, stopped
+from ctcguard.demo.broken import Caught, Expected, conclude
 from ctcguard.demo.recogniser import Collator, Example, examples, make_model, make_processor
 from ctcguard.demo.speech import SAMPLING_RATE, spoken_digits
 from ctcguard.demo.training import Records, Stage, make_trainer
@@ -83,8 +83,10 @@ def run(stage: Stage) -> bool:
         per_device_train_batch_size=BATCH,
     )
     trainer.add_callback(CTCGuard())
-    ended = not stopped(trainer.train)
-    return _conclude(stage, trainer, collator.seen_in[0], cut.text, "" if ended else "a warning must not stop training")
+    with Caught() as caught:
+        trainer.train()
+    problem = "a warning must not stop training" if caught.stopped else ""
+    return _conclude(stage, trainer, collator.seen_in[0], cut.text, problem)
 
 
 def _conclude(stage: Stage, trainer: Trainer, step: int, text: str, problem: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ctcguard.demo.broken import Expected, conclude, stopped
+from ctcguard.demo.broken import Caught, Expected, conclude
 from ctcguard.demo.recogniser import Collator, examples, make_processor
 from ctcguard.demo.speech import spoken_digits
 from ctcguard.demo.training import Records, Stage, Weights
@@ -89,13 +89,10 @@ def run(stage: Stage) -> bool:
     stage.screen.row("without", "the loss is negative from the first batch on, and the model does not learn to spell")
     stage.screen.row("guard", "with watch(): around a plain PyTorch loop")
     weights = Weights(model)
-
-    def train() -> None:
-        with watch(run_dir=stage.directory):
-            train_wrongly(model, batches, processor.tokenizer.pad_token_id)
-
+    with Caught() as caught, watch(run_dir=stage.directory):
+        train_wrongly(model, batches, processor.tokenizer.pad_token_id)
     problems = (
-        "" if stopped(train) else "the training was not stopped",
+        "" if caught.stopped else "the training was not stopped",
         "" if weights.untouched() else "weights changed",
     )
     good = f"stopped before the first optimizer step; all {weights.count} weight tensors are untouched"

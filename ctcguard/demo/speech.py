@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import shutil
 import tempfile
+import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import espeakng_loader
@@ -20,6 +22,7 @@ DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", 
 VOICES: Final = ("en-us", "en-us+f3", "en+m3", "en+f2", "en-gb-scotland", "en-gb-x-rp+f4")
 WORDS_PER_MINUTE: Final = (140, 190)
 PITCH: Final = (35, 65)
+LONGEST_PATH: Final = 140
 
 _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
 _RATE, _PITCH = 1, 3
@@ -71,10 +74,15 @@ class Speaker:
     def __init__(self, seed: int) -> None:
         self._chunks: list[npt.NDArray[np.int16]] = []
         self._callback = _Callback(self._receive)
-        self._lib = _private_library()
-        rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _DONT_EXIT)
+        home = tempfile.mkdtemp(prefix="espeak-")
+        weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
+        self._lib = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), home))
+        data = _short_path(Path(espeakng_loader.get_data_path()), Path(home))
+        rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), _DONT_EXIT)
         if rate != SAMPLING_RATE:
-            raise SpeechError(f"eSpeak NG must start at {SAMPLING_RATE} Hz, and answered {rate}")
+            raise SpeechError(
+                f"eSpeak NG must start at {SAMPLING_RATE} Hz, and answered {rate}, with its data in {data}"
+            )
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._lib.espeak_SetSynthCallback(self._callback)
 
@@ -152,6 +160,10 @@ def spoken_digits(count: int, *, seed: int, exclude: Collection[str] = ()) -> li
     return utterances
 
 
-def _private_library() -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        return ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), directory))
+def _short_path(data: Path, home: Path) -> Path:
+    """Reach a long path through a link in ``home``, for eSpeak has room for 160 characters only."""
+    if len(str(data)) <= LONGEST_PATH:
+        return data
+    link = home / data.name
+    link.symlink_to(data, target_is_directory=True)
+    return link

@@ -1,7 +1,7 @@
 """Probes: arrays in, one small packed array out, and back to named readings on the host.
 
 `CONTRACT` probes look at targets and lengths; they are cheap and run before the loss. `DISTRIBUTION` probes look at the
-scores and losses.
+scores and losses: `EXACT` ones at every call, `SAMPLED` ones less often when the guard is over its budget.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from ctcguard.probes.targets import label_faults
 Probe = Callable[[CTCCall], dict[str, Array]]
 
 CONTRACT: tuple[Probe, ...] = (lengths, label_faults)
-DISTRIBUTION: tuple[Probe, ...] = (losses, frame_maxima, normalisation, other_axes, alignment_cost)
+EXACT: tuple[Probe, ...] = (losses, frame_maxima)
+SAMPLED: tuple[Probe, ...] = (normalisation, other_axes, alignment_cost)
+DISTRIBUTION = EXACT + SAMPLED
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ctcguard._array import host_view, is_host, small_view
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.callsite import call_site
 from ctcguard.guard import Case, Guard
-from ctcguard.probes import CONTRACT, DISTRIBUTION, measure
+from ctcguard.probes import CONTRACT, measure
 from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_pending import Pending
 from ctcguard_integrations.torch_provenance import Origin, origin, same_head
@@ -82,7 +82,7 @@ class Capture:
     def measure(self, case: Case, losses: torch.Tensor | None) -> None:
         """Measure what has not been measured yet, and judge it now or when it arrives."""
         call = case.call if losses is None else case.call.with_losses(losses.detach().reshape(-1))
-        probes = DISTRIBUTION if case.ran else CONTRACT + DISTRIBUTION
+        probes = self._guard.probes() if case.ran else CONTRACT + self._guard.probes()
         packed, layout = measure(call, probes, beside=call.scores)
         if is_host(packed):
             self._guard.judge(case, packed, layout)

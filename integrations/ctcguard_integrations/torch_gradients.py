@@ -9,7 +9,7 @@ import torch
 from ctcguard._array import HostArray, is_host
 from ctcguard.guard import Guard
 from ctcguard.probes.gradients import gradient_abs_max
-from ctcguard_integrations.torch_head import HeadState
+from ctcguard_integrations.torch_head import HeadState, parameters_of
 from ctcguard_integrations.torch_pending import Pending
 from ctcguard_integrations.torch_provenance import Origin
 
@@ -22,11 +22,12 @@ class Gradients:
         self._pending = pending
         self._head = HeadState()
         self._checked: set[int] | None = None
+        self._steps_before = -1
 
     def called(self, log_probs: torch.Tensor, made: Origin) -> None:
         """A training call."""
         self._checked = set()
-        self._head.called(log_probs, made)
+        self._head.called(log_probs, made, inside_step=self._guard.steps_taken == self._steps_before)
         readings = self._head.readings()
         if readings["head_state"] != "learning":
             self._guard.check_step(readings, "optimizer")
@@ -34,12 +35,12 @@ class Gradients:
     @torch.no_grad()
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer is about to step: once for each after a CTC call, and never while AMP scales the gradients."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._head.stepping(parameters)
+        self._steps_before = self._guard.steps_taken
+        self._head.stepping(optimizer)
         if self._checked is None or id(optimizer) in self._checked or getattr(optimizer, "found_inf", None) is not None:
             return
         self._checked.add(id(optimizer))
-        holders = [p for p in parameters if p.grad is not None and not p.grad.is_sparse and p.grad.numel()]
+        holders = [p for p in parameters_of(optimizer) if p.grad is not None and not p.grad.is_sparse and p.grad.numel()]
         if not holders:
             return
         largest = gradient_abs_max([_local(p.grad) for p in holders])

@@ -23,6 +23,7 @@ OPS = {
 }  # fmt: skip
 HEADS = ("linear", "convolution")
 RESHAPES = ("view", "squeeze", "unsqueeze", "expand")
+TURNS = (*RESHAPES, "transpose", "permute", "cast")
 
 
 class Origin(NamedTuple):
@@ -72,7 +73,8 @@ def origin(log_probs: torch.Tensor) -> Origin:
         steps.append(Step(op, axis, class_axis if axis is not None else None, shape, dtype))
         if op in HEADS:
             head = tuple(ref(parameter) for parameter in _parameters(node))
-            return Origin(Provenance(tuple(reversed(steps)), reaches_head=True), head, not head, len(steps) - 1)
+            frozen = not head and sum(child is not None for child, _ in node.next_functions) < 2
+            return Origin(Provenance(tuple(reversed(steps)), reaches_head=True), head, frozen, len(steps) - 1)
         class_axis = _before(node, op, class_axis, shape, following)
         node = following
     return Origin(Provenance(tuple(reversed(steps))))
@@ -80,7 +82,7 @@ def origin(log_probs: torch.Tensor) -> Origin:
 
 def same_head(log_probs: torch.Tensor, known: Origin) -> bool:
     """Whether these log-probs come from the layer of an earlier walk: a few hops, for another model may be trained."""
-    if not known.head:
+    if not known.provenance.reaches_head:
         return True
     node: Any = log_probs.grad_fn
     for _ in range(known.hops):
@@ -133,14 +135,14 @@ def _signed(saved: int, rank: int) -> int:
     return axis + rank if axis < 0 else axis
 
 
-def _parameters(node: Any, depth: int = 3) -> list[torch.Tensor]:
-    """Leaves right below the last layer: weight and bias, also behind a transpose or a cast; not those of its input."""
+def _parameters(node: Any, depth: int = 6) -> list[torch.Tensor]:
+    """Leaves right below the last layer: weight and bias, also turned or cast (einsum: five times); not those of its input."""
     found = []
     for child, _ in node.next_functions:
         if child is None:
             continue
         if hasattr(child, "variable"):
             found.append(child.variable)
-        elif depth and _op(child) in (None, "cast", "view", "transpose") and len(child.next_functions) == 1:
-            found += _parameters(child, depth - 1) if child.name().startswith(("T", "_T", "View", "Permute")) else []
+        elif depth and len(child.next_functions) == 1 and (child.name() == "TBackward0" or _op(child) in TURNS):
+            found += _parameters(child, depth - 1)
     return found

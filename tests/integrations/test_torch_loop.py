@@ -356,7 +356,7 @@ def test_zero_grad_between_backward_and_step() -> None:
 
 def test_head_that_no_optimizer_holds() -> None:
     loop = Loop()
-    optimizer = torch.optim.AdamW(loop.net[0].parameters())
+    optimizer = loop.optimizer = torch.optim.AdamW(loop.net[0].parameters())
     with watch(on_error="alert") as guard:
         for step in range(8):
             optimizer.zero_grad()
