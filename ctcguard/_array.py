@@ -113,5 +113,7 @@ def abs_max(arrays: Sequence[Array]) -> Array:
     xp = namespace(arrays[0])
     if array_api_compat.is_torch_array(arrays[0]):
         norms = sys.modules["torch"]._foreach_norm([array.detach() for array in arrays], float("inf"))
-        return xp.max(xp.stack([norm.to(device=norms[0].device, dtype=xp.float32) for norm in norms]))
+        if len({(norm.device, norm.dtype) for norm in norms}) > 1:
+            norms = [norm.to(device=norms[0].device, dtype=xp.float32) for norm in norms]
+        return xp.astype(xp.max(xp.stack(list(norms))), xp.float32)
     return xp.max(xp.stack([xp.astype(xp.max(xp.abs(array)), xp.float32) for array in arrays]))

@@ -154,13 +154,15 @@ class Guard:
             return case
 
     def probes(self) -> tuple[Probe, ...]:
-        """What to measure of the scores of this call: everything, or, while over budget, every sixteenth time.
+        """What to measure of the scores of this call: targets, lengths, losses and frame maxima whatever the budget."""
+        return EXACT if self.thinned() else DISTRIBUTION
 
-        The first calls, targets and lengths, losses and the largest score of every frame are always measured.
-        """
+    def thinned(self) -> bool:
+        """Whether this call is measured in part only: over budget, all but the first calls and every sixteenth are."""
         budget = self.settings.budget
-        thin = budget is not None and self.calls > ALWAYS_CALLS and self.overhead_fraction() > budget
-        return EXACT if thin and self.calls % THINNED else DISTRIBUTION
+        if budget is None or self.calls <= ALWAYS_CALLS or not self.calls % THINNED:
+            return False
+        return self.overhead_fraction() > budget
 
     def judge(self, case: Case, packed: Array, layout: Layout) -> None:
         """Read what was measured, judge it together with what is known of the case already, and react."""

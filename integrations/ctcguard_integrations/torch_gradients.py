@@ -13,6 +13,9 @@ from ctcguard_integrations.torch_head import HeadState, parameters_of
 from ctcguard_integrations.torch_pending import Pending
 from ctcguard_integrations.torch_provenance import Origin
 
+ENDS = 2
+"""Parameters looked at from either end while over budget: what breaks in between reaches those next to the input."""
+
 
 class Gradients:
     """Measures the gradients of steps that follow a training call."""
@@ -40,9 +43,13 @@ class Gradients:
         if self._checked is None or id(optimizer) in self._checked or getattr(optimizer, "found_inf", None) is not None:
             return
         self._checked.add(id(optimizer))
-        holders = [p for p in parameters_of(optimizer) if p.grad is not None and not p.grad.is_sparse and p.grad.numel()]
+        holders = [
+            p for p in parameters_of(optimizer) if p.grad is not None and not p.grad.is_sparse and p.grad.numel()
+        ]
         if not holders:
             return
+        if self._guard.thinned():
+            holders = holders[:ENDS] + holders[-ENDS:]
         largest = gradient_abs_max([_local(p.grad) for p in holders])
         source = f"{type(optimizer).__name__}.step"
 

@@ -132,4 +132,6 @@ class NonFiniteLogProbs(Rule):
         if some and readings.get("zero_infinity") and "frame_max_sum" in readings:
             zero = np.flatnonzero(judged & (losses == 0))
             infinite[zero] = least_loss(readings, zero) > self.zero_nats
-        return np.flatnonzero(judged & infinite)
+        # One alignment of finite cost is enough: then the loss itself is at fault.
+        passable = np.isfinite(readings.get("alignment_cost", np.full(losses.shape, np.inf)))
+        return np.flatnonzero(judged & infinite & ~passable)

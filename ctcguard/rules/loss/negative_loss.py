@@ -37,9 +37,9 @@ class NegativeLoss(Rule):
       float32, −4.7e-5 in float16 and −4.8e-4 in bfloat16 (3,000 frames). Real mistakes: −0.6 to −246.
     - `hint_nats` (nats per frame, 0.01): `log(softmax(x) + eps)` sums to a little more than 1. Up to this much, as
       measured, each frame may lower the loss by it.
-    - `bfloat16_nats` (nats per frame, 0.0022): where the frames of a batch sum to more than that and the softmax ran in
-      bfloat16, by so much each frame may lower the loss. A certain loss leaves a frame three classes at most (a label,
-      the blank, the next label), and these are rounded by 2^-9 ln 3 together.
+    - `bfloat16_nats` (nats per frame, 0.0022): where the softmax ran in bfloat16, each frame may lower the loss by this
+      much, whatever was measured (on a sample). A loss near 0 leaves a frame three classes at most (a label, the blank,
+      the next label), and these are rounded by 2^-9 ln 3 together.
 
     ## Known problems
 
@@ -102,8 +102,9 @@ class NegativeLoss(Rule):
 
     def _excess(self, readings: Readings) -> float:
         """By how much the classes of each frame may sum to more than 1, in nats, and be right all the same."""
-        highest = max(0.0, float(readings.get("logsumexp_max", 0.0)))
-        if highest <= self.hint_nats:
-            return highest
+        # At a call that is measured in part only (over budget) the sums are not known: any hint may be there.
+        unknown = self.hint_nats if "score_max" in readings else 0.0
+        highest = float(readings.get("logsumexp_max", unknown))
+        measured = highest if 0 < highest <= self.hint_nats else 0.0
         bfloat16 = readings.get("softmax_dtype") == "bfloat16" or readings.get("fits_bfloat16") == 1
-        return self.bfloat16_nats if bfloat16 else 0.0
+        return max(measured, self.bfloat16_nats if bfloat16 else 0.0)

@@ -102,6 +102,7 @@ def test_minus_inf_on_every_alignment(given: dict[str, Any], cause: str, evidenc
         {"target_lengths": [2, -1, 2]},
         {"out_of_range_labels": [0, 1, 0]},
         {"negative_labels": [0, 1, 0]},
+        {"alignment_cost": [np.inf, 40.0, np.inf]},
     ],
 )
 def test_an_infinite_loss_with_another_reason_is_not_its_business(other: dict[str, Any]) -> None:

@@ -26,6 +26,9 @@ def readings(*losses: float, frames: int = 100, **other: Any) -> Readings:
         readings(-3e-3, input_lengths=np.asarray([3000.0])),
         readings(-0.1, logsumexp_max=1e-3),
         readings(-1.0, logsumexp_max=1e-2),
+        readings(-0.22, logsumexp_max=0.019, softmax_dtype="bfloat16"),
+        readings(-0.22, logsumexp_max=0.0, softmax_dtype="bfloat16"),
+        readings(-0.22, logsumexp_max=0.019, softmax_dtype="float32", fits_bfloat16=1.0),
     ],
 )
 def test_rounding_is_silent(healthy: Readings) -> None:
@@ -43,6 +46,8 @@ def test_rounding_is_silent(healthy: Readings) -> None:
         readings(-0.2, logsumexp_max=np.nan),
         readings(-1.1, logsumexp_max=1e-2),
         readings(-0.2, logsumexp_max=1.1e-2),
+        readings(-0.2, logsumexp_max=1.1e-2, softmax_dtype="float16"),
+        readings(-0.222, logsumexp_max=0.019, softmax_dtype="bfloat16"),
     ],
 )
 def test_fires_beyond_it(sick: Readings) -> None:
