@@ -63,10 +63,12 @@ def like(reference: Array, values: Array) -> Array:
     """``values`` in the library and on the device of ``reference``; the same object where it is there already."""
     if type(values) is np.ndarray and type(reference) is np.ndarray:
         return values
-    if type(values) is type(reference) and array_api_compat.device(values) == array_api_compat.device(reference):
-        return values
     xp = namespace(reference)
-    return xp.asarray(np.asarray(values), device=array_api_compat.device(reference))
+    device = array_api_compat.device(reference)
+    if namespace(values) is xp and (array_api_compat.is_jax_array(values) or array_api_compat.device(values) == device):
+        return values
+    host = np.asarray(host_view(values))
+    return xp.asarray(host if host.flags.writeable else host.copy(), device=device)  # torch warns of read-only memory
 
 
 def to_numpy(value: Array) -> HostArray:

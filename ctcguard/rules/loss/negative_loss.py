@@ -36,7 +36,7 @@ class NegativeLoss(Rule):
     - `band_nats` (nats per 1,000 frames, at least one portion, 0.001): rounding of a right loss reaches −8e-8 in
       float32, −4.7e-5 in float16 and −4.8e-4 in bfloat16 (3,000 frames). Real mistakes: −0.6 to −246.
     - `hint_nats` (nats per frame, 0.01): `log(softmax(x) + eps)` sums to a little more than 1. Up to this much, as
-      measured, each frame may lower the loss by it.
+      measured, each frame may lower the loss by it; by all of it at a call that the budget left no time to measure.
     - `bfloat16_nats` (nats per frame, 0.0022): where the softmax ran in bfloat16, each frame may lower the loss by this
       much, whatever was measured (on a sample). A loss near 0 leaves a frame three classes at most (a label, the blank,
       the next label), and these are rounded by 2^-9 ln 3 together.

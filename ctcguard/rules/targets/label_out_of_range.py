@@ -72,7 +72,7 @@ class LabelOutOfRange(Rule):
     severity = Severity.ERROR
     wants = ("out_of_range_labels", "label_max", "classes")
     causes = ("head-too-narrow", "no-class-for-blank", "label-beyond-head")
-    explains = ("CTC301", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
+    explains = ("CTC301", "CTC401", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
     unsafe = True
 
     def check(self, readings: Readings) -> Finding | None:

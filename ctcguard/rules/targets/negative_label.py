@@ -69,7 +69,7 @@ class NegativeLabel(Rule):
     severity = Severity.ERROR
     wants = ("negative_labels", "label_min")
     causes = ("ignore-index", "padding")
-    explains = ("CTC301", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
+    explains = ("CTC301", "CTC401", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
     unsafe = True
 
     def check(self, readings: Readings) -> Finding | None:
