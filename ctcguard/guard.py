@@ -97,7 +97,7 @@ class Guard:
         self._spent_s = 0.0
         self._moved = False
         self._step_cases: list[Case] = []
-        self._checked: set[tuple[int, int]] = set()
+        self._heads: set[tuple[int, int]] | None = set()
         self._lengths: deque[tuple[int, int]] = deque(maxlen=LENGTH_HISTORY)
         self._utterance_ids: tuple[str, ...] = ()
         self._lock = threading.RLock()
@@ -131,9 +131,19 @@ class Guard:
         where = Where(phase="setup", step=self.step, rank=self.rank, source=source)
         rules = [rule for rule in self._rules() if rule.is_setup()]
         findings, healthy = judge(rules, Readings({**known, **values}), where, self._rule_fault)
-        if "classes" in values and "blank" in values:
-            self._checked.add((values["classes"], values["blank"]))
+        if "classes" in values:
+            self._heads = None
         self.reporter.report(findings, healthy)
+
+    def check_heads(self, source: str) -> None:
+        """Before the first update: hold the vocabulary against the head of the calls so far, once.
+
+        With calls of several heads (phonemes and characters, say) nobody knows whose the vocabulary is: it is not judged.
+        """
+        heads, self._heads = self._heads, None
+        if heads and len(heads) == 1 and self.vocabulary is not None:
+            classes, blank = heads.pop()
+            self.check_setup({"classes": classes, "blank": blank}, source)
 
     def open(self, call: CTCCall, phase: Phase, early: bool) -> Case:
         """Take in a call; with ``early``, judge its targets and lengths before the loss is computed."""
@@ -146,6 +156,8 @@ class Guard:
             describe = describer(call.without_arrays(), self.vocabulary)
             case = Case(call, where, Readings(facts(call, self.vocabulary), describe))
             if phase == "train":
+                if self._heads is not None:
+                    self._heads.add((call.classes, call.blank))
                 self.micro_step += 1
                 self._step_cases.append(case)
             if early:
@@ -272,10 +284,8 @@ class Guard:
             self._lengths.append((case.call.frames, int(np.max(values["input_lengths"], initial=0))))
             readings = readings.with_values({"length_history": tuple(self._lengths)})
         case.readings = readings
-        head = (readings["classes"], readings["blank"])
-        rules = [r for r in self._rules() if r.code not in case.ran and not (r.is_setup() and head in self._checked)]
+        rules = [rule for rule in self._rules() if rule.code not in case.ran and not rule.about_vocabulary()]
         findings, healthy = judge(rules, readings, case.where, self._rule_fault)
-        self._checked.add(head)
         case.findings += findings
         case.healthy += healthy
         case.ran |= {finding.code for finding in findings} | {code for code, _ in healthy}
@@ -290,9 +300,9 @@ class Guard:
         if actions & {"raise", "stop"} or any(finding.code in unsafe for finding in case.findings):
             self.reporter.report(case.findings, case.healthy)
 
-    def say_blind(self, framework: str = "torch") -> None:
+    def say_blind(self, **known: Any) -> None:
         """Say that no CTC loss was seen so far (CTC901)."""
-        values = {"calls_seen": self.calls, "steps_taken": self.steps_taken, "framework": framework}
+        values = {"calls_seen": self.calls, "steps_taken": self.steps_taken, **known}
         self.reporter.say(GuardBlind, values, Where(step=self.step, rank=self.rank))
 
 

@@ -50,8 +50,13 @@ class Rule(BaseModel):
 
     @classmethod
     def is_setup(cls) -> bool:
-        """Whether the rule is about the vocabulary and the head: judged once for each head, not at every call."""
+        """Whether the rule can be judged before the first call, from the head, the blank and the vocabulary."""
         return cls.code.startswith("CTC1")
+
+    @classmethod
+    def about_vocabulary(cls) -> bool:
+        """Whether the rule holds the vocabulary against the head: judged once in a run, not at every call."""
+        return cls.is_setup() and "vocabulary" in cls.wants
 
     @classmethod
     def about_step(cls) -> bool:

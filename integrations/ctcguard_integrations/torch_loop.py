@@ -151,6 +151,7 @@ class Watch:
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """Before the weights are touched: look at the gradients, and wait for verdicts if one may raise."""
         with self.guard.contained("optimizer hook"):
+            self.guard.check_heads("watch(vocabulary=...)")
             self._gradients.stepping(optimizer)
             self.await_verdict()
 

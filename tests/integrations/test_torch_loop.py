@@ -459,3 +459,26 @@ def test_two_models_trained_one_after_the_other_under_one_guard() -> None:
         for loop in (first, second, first):
             loop.run(6)
     assert guard.findings == []
+
+
+def test_a_vocabulary_wider_than_the_head_is_said_before_the_first_update() -> None:
+    loop = Loop()
+    before = loop.weights()
+    verdict = verdict_of(loop, vocabulary=CLASSES + 3, run_dir="run")
+    assert (verdict.code, verdict.step, verdict.root.phase) == ("CTC101", 0, "setup")
+    assert all(torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
+
+
+def test_a_vocabulary_is_not_judged_when_nobody_knows_whose_it_is() -> None:
+    loop = Loop()
+    second = torch.nn.Linear(8, 12)
+    with watch(vocabulary=CLASSES) as guard:
+        for step in range(4):
+            batch = loop.batch(step)
+            loop.optimizer.zero_grad()
+            phonemes = torch.nn.functional.ctc_loss(
+                second(batch["features"]).log_softmax(-1), batch["targets"] % 11 + 1, (40,) * 4, (4,) * 4
+            )
+            (loop.loss(batch) + phonemes).backward()
+            loop.optimizer.step()
+    assert guard.findings == []
