@@ -52,6 +52,8 @@ class Case:
         Grows as probes are read.
     findings, healthy, ran
         What the rules said so far, and the codes of those that ran.
+    written : int
+        How many of the findings were reported already.
     """
 
     call: CTCCall
@@ -60,6 +62,7 @@ class Case:
     findings: list[Finding] = field(default_factory=list)
     healthy: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     ran: set[str] = field(default_factory=set)
+    written: int = 0
 
 
 class Guard:
@@ -112,7 +115,7 @@ class Guard:
 
     @property
     def findings(self) -> list[Finding]:
-        """Every finding so far, information too."""
+        """What was found so far, information too; of one code and cause, the first hundred."""
         return self.reporter.findings
 
     @property
@@ -184,11 +187,11 @@ class Guard:
             if case.where.phase == "train":
                 scalars = summary(case.readings) | {"overhead_fraction": self.overhead_fraction()}
                 self.reporter.tell("readings", scalars, case.where.step)
-            self.reporter.report(case.findings, case.healthy)
+            self.reporter.report(case.findings, case.healthy, written=case.written)
 
     def abandon(self, case: Case) -> None:
         """The loss itself raised: react to what is known of the call, so that the cause is said first."""
-        self.reporter.report(case.findings, case.healthy)
+        self.reporter.report(case.findings, case.healthy, written=case.written)
 
     def check_step(self, values: Mapping[str, Any], source: str) -> None:
         """Judge readings of the step (gradients) just before an optimizer uses them.
@@ -227,13 +230,15 @@ class Guard:
 
     def end_record(self) -> dict[str, Any]:
         """The last line of findings.jsonl."""
-        codes = Counter(finding.code for finding in self.findings)
+        codes: Counter[str] = Counter()
+        for (code, _), count in self.reporter.counts.items():
+            codes[code] += count
         return {
             "type": "end",
             "schema": SCHEMA,
             "steps": self.step,
             "calls": self.calls,
-            "findings": len(self.findings),
+            "findings": codes.total(),
             "codes": dict(sorted(codes.items())),
             "overhead_fraction": self.overhead_fraction(),
             **self.end_fields,
@@ -298,6 +303,7 @@ class Guard:
         unsafe = {rule.code for rule in self.reporter.rules if rule.unsafe}
         actions = {self.settings.action(finding.severity, case.where.phase) for finding in case.findings}
         if actions & {"raise", "stop"} or any(finding.code in unsafe for finding in case.findings):
+            case.written = len(case.findings)
             self.reporter.report(case.findings, case.healthy)
 
     def say_blind(self, **known: Any) -> None:

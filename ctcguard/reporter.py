@@ -17,7 +17,7 @@ from ctcguard.sinks.jsonl import JsonLines
 from ctcguard.verdict import Healthy, Verdict, explains, verdicts
 
 WRITTEN_PER_CAUSE = 100
-"""Findings of one code and cause in findings.jsonl; all are counted."""
+"""Findings of one code and cause that are kept and written to findings.jsonl; all are counted."""
 
 
 class Reporter:
@@ -33,7 +33,9 @@ class Reporter:
     Attributes
     ----------
     findings : list of Finding
-        Everything found, information too.
+        What was found, information too; of one code and cause, the first hundred.
+    counts : Counter
+        How often each code and cause was found.
     verdicts : list of Verdict
         One for each cause that was announced.
     stop : Verdict or None
@@ -52,31 +54,35 @@ class Reporter:
         self.stop_by_raising = True
         self.broken: set[str] = set()
         self._muted: set[tuple[str, str]] = set()
-        self._written: set[int] = set()
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._aftermath: list[Finding] = []
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._aftermath: dict[str, Finding] = {}
 
-    def report(self, findings: Sequence[Finding], healthy: Healthy = (), before: Sequence[Finding] = ()) -> None:
+    def report(
+        self, findings: Sequence[Finding], healthy: Healthy = (), before: Sequence[Finding] = (), written: int = 0
+    ) -> None:
         """Write findings, announce the new causes among them, and raise if that is the reaction.
 
         Parameters
         ----------
         findings : sequence of Finding
-            Of one call or step. Those reported before are not written twice, but still explain the others.
+            Of one call or step.
         healthy : sequence of (code, explains)
             Rules that ran and found nothing.
         before : sequence of Finding
             Earlier findings that may explain these.
+        written : int
+            How many of the findings, from the first on, were reported before; they still explain the others.
 
         Raises
         ------
         CTCVerdictError, CTCStop
             When the reaction to one of the verdicts is ``raise`` or ``stop``.
         """
-        for finding in findings:
-            if id(finding) not in self._written:
-                self._write(finding)
-        fresh = [f for f in findings if not any(explains(cause, f) for cause in (*before, *self._aftermath))]
+        for finding in findings[written:]:
+            if self._keep(finding):
+                self.tell("finding", finding)
+        past = (*before, *self._aftermath.values())
+        fresh = [finding for finding in findings if not any(explains(cause, finding) for cause in past)]
         self._remember(findings)
         announced = [self._announce(verdict) for verdict in verdicts(fresh, healthy)]
         for action in ("raise", "stop"):
@@ -103,26 +109,27 @@ class Reporter:
         rules = [rule for rule in self.rules if isinstance(rule, kind)]
         for finding in judge(rules, Readings(values), where or Where()).findings:
             verdict = Verdict(root=finding, action="log" if self.settings.on_warning == "log" else "alert")
-            self.findings.append(finding)
+            self._keep(finding)
             self.verdicts.append(verdict)
             for sink in self.sinks:
                 if sink is not silent:
                     self._contained(sink, "finding", finding)
                     self._show(sink, verdict)
 
-    def _write(self, finding: Finding) -> None:
-        self.findings.append(finding)
-        self._written.add(id(finding))
-        self._counts[finding.code, finding.cause] += 1
-        if self._counts[finding.code, finding.cause] <= WRITTEN_PER_CAUSE:
-            self.tell("finding", finding)
+    def _keep(self, finding: Finding) -> bool:
+        """Count a finding, and keep it if there are not too many of its kind."""
+        self.counts[finding.code, finding.cause] += 1
+        few = self.counts[finding.code, finding.cause] <= WRITTEN_PER_CAUSE
+        if few:
+            self.findings.append(finding)
+        return few
 
     def _remember(self, findings: Iterable[Finding]) -> None:
         lasting = {rule.code: rule.aftermath for rule in self.rules if rule.aftermath}
         for finding in findings:
             if finding.code in lasting:
                 whole = {"explains": lasting[finding.code], "affected": frozenset()}
-                self._aftermath.append(finding.model_copy(update=whole))
+                self._aftermath[finding.code] = finding.model_copy(update=whole)
 
     def _announce(self, verdict: Verdict) -> Verdict:
         """Decide on the action, and tell the sinks of a cause that they do not know yet."""

@@ -93,7 +93,7 @@ def test_findings_reported_early_are_written_once_and_still_explain() -> None:
     subject = reporter(sink, on_error="alert")
     root = found("CTC203", explains=("CTC501",))
     subject.report([root])
-    subject.report([root, found("CTC501")])
+    subject.report([root, found("CTC501")], written=1)
     assert [heard for heard in sink.heard if heard[0] == "finding"] == [("finding", "CTC203"), ("finding", "CTC501")]
     assert [heard for heard in sink.heard if heard[0] == "verdict"] == [("verdict", "CTC203")]
 
@@ -174,5 +174,6 @@ def test_the_file_is_bounded_and_the_count_is_not() -> None:
     subject = reporter(sink, on_error="log")
     for _ in range(WRITTEN_PER_CAUSE + 20):
         subject.report([found("CTC301")])
-    assert len(subject.findings) == WRITTEN_PER_CAUSE + 20
+    assert subject.counts["CTC301", "why"] == WRITTEN_PER_CAUSE + 20
+    assert len(subject.findings) == WRITTEN_PER_CAUSE
     assert len(sink.heard) == WRITTEN_PER_CAUSE
