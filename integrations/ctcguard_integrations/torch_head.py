@@ -94,7 +94,7 @@ class HeadState:
         self._with_gradient = self._stepped = self._held = self._zeroed = self._reached = self._others_reached = False
 
     def _waits(self) -> bool:
-        """Whether an optimizer that did not step now holds the head. All objects are searched, in the first steps only."""
+        """Whether an optimizer that did not step holds the head. All objects are searched, in the first steps only."""
         head, owner = self._weights_of_head(), None if self._owner is None else self._owner()
         if (owner is None or not _among(head, owner)) and self._steps["not-in-optimizer"] < SEARCHED_STEPS:
             owner = next((optimizer for optimizer in _optimizers() if _among(head, optimizer)), None)

@@ -1,4 +1,4 @@
-"""Healthy trainings: a table of cases, and what is asked of each: no alarm, and the same weights with and without a guard."""
+"""Healthy trainings: a table of cases. Of each is asked: no alarm, and the same weights with and without a guard."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ def test_stays_silent(title: str, seed: int) -> None:
     healthy.check(title, seed)
 
 
-def changed(change: Change, steps: int = 14, options: dict[str, Any] | None = None, **shape: int) -> Callable[[int], Weights]:
+def changed(
+    change: Change, steps: int = 14, options: dict[str, Any] | None = None, **shape: int
+) -> Callable[[int], Weights]:
     """A training whose batches are changed in one way."""
 
     def case(seed: int) -> Weights:
@@ -36,7 +38,7 @@ def same(lab: Lab, batch: Batch) -> Batch:
     return batch
 
 
-# ------------------------------------------------------------------------------------------------------------ reductions
+# ----------------------------------------------------------------------------------------------------------- reductions
 
 
 for reduction in ("none", "mean", "sum"):
@@ -68,7 +70,7 @@ for title, reduce in BY_HAND.items():
     healthy(f"reduced by hand: {title}")(by_hand)
 
 
-# --------------------------------------------------------------------------------------------------------------- targets
+# -------------------------------------------------------------------------------------------------------------- targets
 
 
 def empty_in_part(lab: Lab, batch: Batch) -> Batch:
@@ -136,12 +138,10 @@ healthy("NaN beyond target_lengths")(
     changed(lambda lab, batch: beyond(float("nan"))(lab, of_dtype(torch.float32)(lab, batch)))
 )
 healthy("the same label again and again", seeds=2)(changed(one_letter))
-healthy("the same batch again and again")(
-    changed(lambda lab, batch: Lab(0).batch())
-)
+healthy("the same batch again and again")(changed(lambda lab, batch: Lab(0).batch()))
 
 
-# --------------------------------------------------------------------------------------------------------------- lengths
+# -------------------------------------------------------------------------------------------------------------- lengths
 
 
 def all_equal(lab: Lab, batch: Batch) -> Batch:
@@ -326,7 +326,12 @@ def one_utterance_at_a_time_in_batches_of_one(seed: int) -> Weights:
         losses = [
             lab.ctc(
                 lab.log_probs(batch.features[: batch.input_lengths[i], i : i + 1]),
-                Batch(batch.features, batch.targets[i : i + 1], batch.input_lengths[i : i + 1], batch.target_lengths[i : i + 1]),
+                Batch(
+                    batch.features,
+                    batch.targets[i : i + 1],
+                    batch.input_lengths[i : i + 1],
+                    batch.target_lengths[i : i + 1],
+                ),
                 reduction="sum",
             )
             for i in range(4)
@@ -335,7 +340,7 @@ def one_utterance_at_a_time_in_batches_of_one(seed: int) -> Weights:
     return lab.weights()
 
 
-# ----------------------------------------------------------------------------------------------------------- vocabularies
+# --------------------------------------------------------------------------------------------------------- vocabularies
 
 
 LETTERS = [*"abcdefghijk"]

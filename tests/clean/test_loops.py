@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
@@ -24,7 +26,7 @@ def test_stays_silent(title: str, seed: int) -> None:
     healthy.check(title, seed)
 
 
-# ------------------------------------------------------------------------------------------------------------ optimizers
+# ----------------------------------------------------------------------------------------------------------- optimizers
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -197,7 +199,7 @@ def a_group_added_to_the_optimizer_later(seed: int) -> Weights:
     return lab.weights()
 
 
-# --------------------------------------------------------------------------------------------- schedules, clipping, scale
+# ------------------------------------------------------------------------------------------- schedules, clipping, scale
 
 
 @healthy(seeds=3)
@@ -273,8 +275,7 @@ def overflow_found_and_skipped_by_hand(seed: int) -> Weights:
         (lab.loss(batch, reduction="sum") * scale).backward()
         gradients = [p.grad for p in lab.model.parameters() if p.grad is not None]
         if all(bool(gradient.isfinite().all()) for gradient in gradients):
-            for gradient in gradients:
-                gradient /= scale
+            torch._foreach_div_(gradients, scale)
             lab.optimizer.step()
         else:
             scale /= 2
@@ -335,7 +336,7 @@ def batches_with_a_high_loss_get_no_gradient(seed: int) -> Weights:
     return lab.weights()
 
 
-# -------------------------------------------------------------------------------------------------------- several losses
+# ------------------------------------------------------------------------------------------------------- several losses
 
 
 def hybrid(weight: Callable[[int], float], skip: bool = False, apart: bool = False) -> Callable[[int], Weights]:
@@ -427,10 +428,10 @@ def two_heads(first: str, phonemes: int, frozen: bool = False) -> Callable[[int]
 
 
 healthy("two heads", seeds=2)(two_heads("letters", PHONEMES))
-healthy("two heads, the vocabulary of the first is known", vocabulary=LETTERS)(two_heads("letters", PHONEMES))
-healthy("two heads, the vocabulary of the second is known", vocabulary=LETTERS)(two_heads("phonemes", PHONEMES))
-healthy("two heads, the vocabulary of the narrower is known", vocabulary=LETTERS)(two_heads("letters", 40))
-healthy("two heads, the vocabulary of the second and narrower is known", vocabulary=LETTERS)(two_heads("phonemes", 40))
+for first in ("letters", "phonemes"):
+    healthy(f"two heads, {first} first, a vocabulary for the letters", vocabulary=LETTERS)(two_heads(first, PHONEMES))
+healthy("two heads, letters first, the other is wider", vocabulary=LETTERS)(two_heads("letters", 40))
+healthy("two heads, the other first and wider", vocabulary=LETTERS)(two_heads("phonemes", 40))
 healthy("two heads, one frozen", information=("CTC603",))(two_heads("letters", PHONEMES, frozen=True))
 
 
@@ -467,14 +468,16 @@ def consistency_of_two_views(seed: int) -> Weights:
     for batch in lab.batches(12):
         features = torch.nn.functional.dropout(batch.features.repeat(1, 2, 1), 0.2)
         log_probs = lab.log_probs(features)
-        twice = Batch(features, batch.targets.repeat(2, 1), batch.input_lengths.repeat(2), batch.target_lengths.repeat(2))
+        twice = Batch(
+            features, batch.targets.repeat(2, 1), batch.input_lengths.repeat(2), batch.target_lengths.repeat(2)
+        )
         one, two = log_probs.chunk(2, dim=1)
         agree = torch.nn.functional.kl_div(one, two.detach(), log_target=True, reduction="batchmean")
         lab.update(lab.ctc(log_probs, twice, reduction="sum") / 8 + 0.01 * agree)
     return lab.weights()
 
 
-# -------------------------------------------------------------------------------------------------------- several models
+# ------------------------------------------------------------------------------------------------------- several models
 
 
 @healthy(seeds=2)
@@ -617,7 +620,7 @@ def other_losses_first_and_ctc_much_later(seed: int) -> Weights:
     return lab.weights()
 
 
-# ---------------------------------------------------------------------------------------------------------------- frozen
+# --------------------------------------------------------------------------------------------------------------- frozen
 
 
 @healthy(seeds=2)
@@ -769,7 +772,7 @@ for title, make_net in ARCHITECTURES.items():
     healthy(f"architecture: {title}")(with_net)
 
 
-# ---------------------------------------------------------------------------------------- evaluation, loading, recomputing
+# ------------------------------------------------------------------------------------- evaluation, loading, recomputing
 
 
 def evaluating(no_grad: bool, detached: bool = False, every: int = 4) -> Callable[[int], Weights]:
@@ -792,7 +795,9 @@ def evaluating(no_grad: bool, detached: bool = False, every: int = 4) -> Callabl
 
 healthy("evaluation under no_grad", seeds=2)(evaluating(no_grad=True))
 healthy("evaluation with gradients switched on", seeds=2)(evaluating(no_grad=False))
-healthy("evaluation on detached log-probs with gradients switched on", seeds=2)(evaluating(no_grad=False, detached=True))
+healthy("evaluation on detached log-probs with gradients switched on", seeds=2)(
+    evaluating(no_grad=False, detached=True)
+)
 healthy("evaluation after every step", seeds=2)(evaluating(no_grad=False, every=1))
 healthy("evaluation on detached log-probs after every step", seeds=2)(evaluating(no_grad=False, detached=True, every=1))
 
@@ -984,3 +989,115 @@ def curriculum_of_short_words_first(seed: int) -> Weights:
     for batch in stages():
         lab.update(lab.loss(batch))
     return lab.weights()
+
+
+@healthy(seeds=2, vocabulary=LETTERS)
+def tasks_take_turns(seed: int) -> Weights:
+    """A batch of letters, then one of phonemes, through a head each; the vocabulary is that of the letters."""
+    lab = Lab(seed)
+    other = torch.nn.Linear(16, PHONEMES)
+    lab.optimizer.add_param_group({"params": list(other.parameters())})
+    for step, batch in enumerate(lab.batches(12)):
+        hidden = lab.encoder(batch.features)
+        few = Batch(batch.features, 1 + batch.targets % (PHONEMES - 1), batch.input_lengths, batch.target_lengths)
+        scores, labels = (other(hidden), few) if step % 2 else (lab.head(hidden), batch)
+        lab.update(lab.ctc(scores.log_softmax(-1), labels))
+    return lab.weights(other)
+
+
+@healthy(seeds=2)
+def two_heads_with_an_optimizer_each_in_phases_of_six_steps(seed: int) -> Weights:
+    """Both losses are computed all the time, one of them trains."""
+    lab = Lab(seed)
+    other = torch.nn.Linear(16, PHONEMES)
+    second = torch.optim.Adam(other.parameters())
+    for step, batch in enumerate(lab.batches(24)):
+        hidden = lab.encoder(batch.features)
+        few = Batch(batch.features, 1 + batch.targets % (PHONEMES - 1), batch.input_lengths, batch.target_lengths)
+        letters = lab.ctc(lab.head(hidden).log_softmax(-1), batch)
+        phonemes = lab.ctc(other(hidden).log_softmax(-1), few)
+        if (step // 6) % 2:
+            second.zero_grad()
+            phonemes.backward()
+            second.step()
+        else:
+            lab.update(letters)
+    return lab.weights(other)
+
+
+@healthy(seeds=2)
+def sparse_gradients(seed: int) -> Weights:
+    lab = Lab(seed)
+    words = torch.nn.Embedding(20, 8, sparse=True)
+    sparse = torch.optim.SparseAdam(words.parameters())
+    for batch in lab.batches(10):
+        features = batch.features + words(lab.whole(0, 19, *batch.features.shape[:2]))
+        sparse.zero_grad()
+        lab.optimizer.zero_grad()
+        lab.loss(Batch(features, batch.targets, batch.input_lengths, batch.target_lengths)).backward()
+        sparse.step()
+        lab.optimizer.step()
+    return lab.weights(words)
+
+
+@healthy(seeds=2)
+def parameters_of_many_kinds(seed: int) -> Weights:
+    """Half and complex ones, and one without elements, in one optimizer."""
+    lab = Lab(seed)
+    lab.encoder.bfloat16()
+    empty, wave = torch.nn.Parameter(torch.zeros(0)), torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    lab.optimizer = torch.optim.SGD([*lab.model.parameters(), empty, wave], lr=0.01)
+    for batch in lab.batches(10):
+        log_probs = lab.head(lab.encoder(batch.features.bfloat16()).float()).log_softmax(-1)
+        lab.update(lab.ctc(log_probs, batch) + empty.sum() + wave.abs().sum())
+    return lab.weights()
+
+
+@healthy(seeds=2)
+def penalty_on_gradients(seed: int) -> Weights:
+    lab = Lab(seed)
+    for batch in lab.batches(8):
+        log_probs = lab.log_probs(batch.features)
+        slopes = torch.autograd.grad(log_probs.square().mean(), list(lab.model.parameters()), create_graph=True)
+        lab.update(lab.ctc(log_probs, batch) + torch.stack([slope.square().sum() for slope in slopes]).sum())
+    return lab.weights()
+
+
+@healthy(seeds=2)
+def from_float32_to_float64_on_the_way(seed: int) -> Weights:
+    lab = Lab(seed)
+    for step, batch in enumerate(lab.batches(12)):
+        if step == 6:
+            lab.model.double()
+            lab.optimizer = torch.optim.Adam(lab.model.parameters())
+        lab.update(lab.ctc(lab.log_probs(batch.features.to(lab.head.weight.dtype)), batch))
+    return lab.weights()
+
+
+@healthy(seeds=2)
+def accelerate_with_accumulation(seed: int) -> Weights:
+    lab = Lab(seed)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3)
+    net, optimizer = accelerator.prepare(torch.nn.Sequential(lab.encoder, lab.head), lab.optimizer)
+    for batch in lab.batches(14):
+        with accelerator.accumulate(net):
+            accelerator.backward(lab.ctc(net(batch.features).log_softmax(-1), batch))
+            optimizer.step()
+            optimizer.zero_grad()
+    return lab.weights()
+
+
+@healthy()
+def threads_that_train_at_once(seed: int) -> Weights:
+    labs = [Lab(seed), Lab(seed + 1)]
+
+    def train(lab: Lab) -> None:
+        for _ in range(12):
+            lab.update(lab.loss(lab.batch()))
+
+    threads = [threading.Thread(target=train, args=(lab,)) for lab in labs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [weight for lab in labs for weight in lab.weights()]

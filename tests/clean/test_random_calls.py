@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import hypothesis.strategies as st
@@ -26,7 +27,7 @@ def utterances(draw: st.DrawFn, classes: int, blank: int, tight: bool) -> tuple[
     """Labels and a number of frames that is enough for them, exactly enough if ``tight``."""
     labels = st.sampled_from([label for label in range(classes) if label != blank])
     target = draw(st.lists(draw(st.sampled_from([labels, st.just(draw(labels))])), max_size=12))
-    needed = max(1, len(target) + sum(a == b for a, b in zip(target, target[1:], strict=False)))
+    needed = max(1, len(target) + sum(a == b for a, b in itertools.pairwise(target)))
     return target, needed + (0 if tight else draw(st.integers(0, 30)))
 
 

@@ -277,7 +277,9 @@ def test_a_loop_of_ones_own_with_two_models_of_transformers() -> None:
                 wanted = teacher(**batch).logits.log_softmax(-1)
             said = student(**batch)
             optimizer.zero_grad()
-            learn = torch.nn.functional.kl_div(said.logits.log_softmax(-1), wanted, log_target=True, reduction="batchmean")
+            learn = torch.nn.functional.kl_div(
+                said.logits.log_softmax(-1), wanted, log_target=True, reduction="batchmean"
+            )
             (said.loss + learn).backward()
             optimizer.step()
     assert guard.guard.calls == 20
