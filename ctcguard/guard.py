@@ -91,7 +91,7 @@ class Guard:
         self.settings = settings
         self.vocabulary: Vocabulary | None = settings.vocabulary
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        self.run_dir = settings.run_dir or default_dir or Path("ctcguard-runs") / stamp
+        self.run_dir = (settings.run_dir or default_dir or Path("ctcguard-runs") / stamp).absolute()
         self.rank = int(os.environ.get("RANK") or 0)
         self.step = self.micro_step = self.calls = self.steps_taken = 0
         self.reporter = Reporter(settings, [*self._own_sinks(), *sinks])
@@ -109,7 +109,7 @@ class Guard:
         wanted = self.settings.sinks
         if wanted == "auto" or "jsonl" in wanted:
             name = "findings.jsonl" if self.rank == 0 else f"findings-rank{self.rank}.jsonl"
-            yield JsonLines(self.settings.findings or self.run_dir / name)
+            yield JsonLines((self.settings.findings or self.run_dir / name).absolute())
         if wanted == "auto" or "console" in wanted:
             yield ConsoleSink()
 

@@ -136,7 +136,7 @@ def _signed(saved: int, rank: int) -> int:
 
 
 def _parameters(node: Any, depth: int = 6) -> list[torch.Tensor]:
-    """Leaves right below the last layer: weight and bias, turned or cast (einsum: five times); not those of its input."""
+    """Leaves right below the last layer: weight and bias, turned or cast (einsum: 5 times); not those of its input."""
     found = []
     for child, _ in node.next_functions:
         if child is None:

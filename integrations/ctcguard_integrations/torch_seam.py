@@ -56,7 +56,7 @@ def ctc_loss(
     is added. dynamo is imported by the first call at the latest, as by any optimizer.
     """
     observer = _current()
-    if observer is None or torch._C._functorch.is_functorch_wrapped_tensor(log_probs):
+    if observer is None or _has_no_values(log_probs):
         return _original(log_probs, targets, input_lengths, target_lengths, blank, reduction, zero_infinity)
     return observer.loss(
         _original,
@@ -68,6 +68,12 @@ def ctc_loss(
         reduction=reduction,
         zero_infinity=zero_infinity,
     )
+
+
+def _has_no_values(tensor: torch.Tensor) -> bool:
+    """Whether nothing can be read of a tensor: inside torch.func, or a fake one on the CPU while a model is traced."""
+    fake = type(tensor).__name__ == "FakeTensor" and tensor.device.type == "cpu"
+    return fake or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _stepping(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

@@ -241,9 +241,9 @@ healthy("buckets of static shapes", seeds=4)(of_widths([64, 128, 256], [*range(3
 healthy("buckets that are powers of two", seeds=4)(of_widths([16, 32, 64], [*range(12, 65)], labels=2))
 healthy("padded to a multiple of 32", seeds=4)(of_widths([32, 64, 96], [20, 30, 50, 64, 90], labels=3))
 healthy("one to three frames", seeds=4)(of_widths([1, 2, 3], [1, 2, 3]))
-healthy("one to three frames in wide padding", seeds=12)(of_widths([*range(25, 41)], [1, 2, 3]))
-healthy("one or two frames in wide padding", seeds=12)(of_widths([*range(25, 41)], [1, 2]))
-healthy("short words after prompts of many lengths", seeds=12)(of_widths([*range(40, 90)], [2, 3, 4, 5]))
+healthy("one to three frames in wide padding", seeds=6)(of_widths([*range(25, 41)], [1, 2, 3]))
+healthy("one or two frames in wide padding", seeds=6)(of_widths([*range(25, 41)], [1, 2]))
+healthy("short words after prompts of many lengths", seeds=6)(of_widths([*range(40, 90)], [2, 3, 4, 5]))
 healthy("words of one length, always padded to about twice", seeds=6)(of_widths([20, 21, 22, 23], [11]))
 healthy("words of about one length, padded to about twice", seeds=6)(of_widths([20, 21, 22, 23], [10, 11]))
 

@@ -169,8 +169,8 @@ def tiny(lab: Lab, frames: int = 20, labels: int = 5, size: int = 2) -> Batch:
     )
 
 
-def by_heart(seed: int, normalise: Callable[[Tensor], Tensor], steps: int = 200, below: float = 0.05) -> Weights:
-    lab = Lab(seed, hidden=64, lr=5e-2)
+def by_heart(seed: int, normalise: Callable[[Tensor], Tensor], steps: int = 140, below: float = 0.1) -> Weights:
+    lab = Lab(seed, hidden=64, lr=6e-2)
     batch = tiny(lab)
     for _ in range(steps):
         loss = lab.ctc(normalise(lab.logits(batch.features)), batch, reduction="sum")

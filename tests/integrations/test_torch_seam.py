@@ -282,3 +282,11 @@ def test_what_torch_cannot_do_itself_fails_with_torchs_own_error() -> None:
         torch.func.grad(loss)(call["logits"].detach())
     assert str(guarded.value) == str(plain.value)
     assert {finding.code for finding in guard.findings} == {"CTC901"}
+
+
+def test_fake_tensors_fail_with_torchs_own_error() -> None:
+    from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+
+    with watch() as guard, FakeTensorMode(), pytest.raises(DynamicOutputShapeException):
+        F.ctc_loss(torch.zeros(30, 2, 7).log_softmax(-1), torch.ones(2, 5, dtype=torch.long), (30, 30), (5, 5))
+    assert {finding.code for finding in guard.findings} == {"CTC901"}

@@ -74,7 +74,10 @@ class NoGradient(Rule):
     ## Known problems
 
     A head that is trained by another loss, or by an optimizer that is none of torch's, may look as if it were in none.
-    Losses computed with gradients switched on but only logged are reported as `detached` when their input is.
+    Losses computed with gradients switched on but only logged are reported as `detached` when their input is. An
+    optimizer that holds the head but is never called is reported after 100 steps of others only: it may be gathering
+    gradients. Gradients thrown away are not told from a loss without weight where something else in the step has a
+    gradient, or once the optimizer has moved the head: CTC may have weight 0 for a while, and a batch may be skipped.
 
     ## Example
 

@@ -45,8 +45,8 @@ class InputLengthInWrongUnits(Rule):
     ## Known problems
 
     The last two causes are warnings and need the history of a training: `diagnose` does not see them, and with one
-    static width they cannot be told from padding. Stays silent when lengths are wrong by another factor, or no number
-    (CTC302).
+    static width, or lengths that do not grow with it (correlation below 0.9), they cannot be told from padding. Stays
+    silent when lengths are wrong by another factor, or no number (CTC302).
 
     ## Example
 
