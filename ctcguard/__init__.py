@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ctcguard.verdict import Verdict
     from ctcguard.vocabulary import Vocabulary
     from ctcguard_integrations.hf_trainer import CTCGuard
+    from ctcguard_integrations.jax_step import guard_step, observe
     from ctcguard_integrations.torch_loop import watch
     from ctcguard_integrations.wandb_alerts import WandbAlerts
 
@@ -38,9 +39,11 @@ _HOMES = {
     "diagnose": "ctcguard.judge",
     "CTCGuard": "ctcguard_integrations.hf_trainer",
     "WandbAlerts": "ctcguard_integrations.wandb_alerts",
+    "guard_step": "ctcguard_integrations.jax_step",
+    "observe": "ctcguard_integrations.jax_step",
     "watch": "ctcguard_integrations.torch_loop",
 }
-_EXTRAS = {"torch": "torch", "transformers": "hf", "accelerate": "hf", "wandb": "wandb"}
+_EXTRAS = {"torch": "torch", "transformers": "hf", "accelerate": "hf", "wandb": "wandb", "jax": "jax", "optax": "jax"}
 
 __all__ = [
     "CTCCall",
@@ -61,6 +64,8 @@ __all__ = [
     "__version__",
     "ctc_call",
     "diagnose",
+    "guard_step",
+    "observe",
     "watch",
 ]
 

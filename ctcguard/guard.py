@@ -141,7 +141,7 @@ class Guard:
     def check_heads(self, source: str) -> None:
         """Before the first update: hold the vocabulary against the head of the calls so far, once.
 
-        With calls of several heads (phonemes and characters, say) nobody knows whose the vocabulary is: it is not judged.
+        With calls of several heads (phonemes and characters, say) nobody knows whose it is: then it is not judged.
         """
         heads, self._heads = self._heads, None
         if heads and len(heads) == 1 and self.vocabulary is not None:

@@ -97,7 +97,20 @@ class Guards:
 def _watch_torch(guards: Guards, torch: ModuleType) -> Guard:
     from ctcguard import watch
 
-    return watch(**guards.settings)
+    jax = guards.running.pop("optax", None)
+    if jax is None:
+        return watch(**guards.settings)
+    jax.owns_guard = False  # one run, one guard: torch's watch will close it
+    both = watch(guard=jax.guard)
+    guards.running |= {"torch": both, "optax": jax}  # closed in reverse
+    return both
+
+
+def _watch_optax(guards: Guards, optax: ModuleType) -> Guard:
+    from ctcguard_integrations.jax_process import ProcessWatch  # noqa: TID251 - as ctcguard does it, lazily
+
+    torch = guards.running.get("torch")
+    return ProcessWatch(**guards.settings) if torch is None else ProcessWatch(torch.guard)
 
 
 def _join_trainers(guards: Guards, trainer: ModuleType) -> None:
@@ -111,6 +124,7 @@ def _join_trainers(guards: Guards, trainer: ModuleType) -> None:
 FRAMEWORKS: Mapping[str, Callable[[Guards, ModuleType], Guard | None]] = {
     "torch": _watch_torch,
     "transformers.trainer": _join_trainers,
+    "optax": _watch_optax,
 }
 
 

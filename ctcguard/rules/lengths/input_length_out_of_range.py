@@ -7,6 +7,7 @@ import numpy as np
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
+from ctcguard.rules.lengths._paddings import ALL_PADDING, INVERT, Misplaced, misplaced_frames
 
 ROUNDING_FRAMES = 2
 
@@ -14,25 +15,30 @@ ROUNDING_FRAMES = 2
 class InputLengthOutOfRange(Rule):
     """## What it does
 
-    Checks that every input length is between 1 and the number of frames that the loss was given.
+    Checks that every input length is between 1 and the number of frames that the loss was given, and, for a loss that
+    takes paddings instead of lengths (optax), that these mark the end of each utterance.
 
     ## Why is this bad?
 
     torch refuses lengths beyond the time axis with a RuntimeError that does not name the utterance. TensorFlow and
     others cut them silently. A length of 0 leaves no alignment for any label: the loss is infinite in torch, 0 with
-    `zero_infinity=True`, about 1e5 in optax.
+    `zero_infinity=True`, about 1e5 in optax. Inverted paddings pass silently: optax learns from the padding.
 
     ## Likely causes
 
     - `beyond-time`: a length is larger than the time axis: lengths of the features or samples instead of the encoder's
       output (CTC304 says how many times), another rounding than the convolutions', or a padded length.
     - `below-one`: a length is 0, negative or no number: the clip is shorter than the receptive field of the model.
+    - `inverted-paddings`: utterances begin with padding, and none is without: 1 was passed for frames that are none.
+    - `all-padding`: every length is 0, because every frame of the batch is marked as padding.
+    - `not-right-padded`: frames follow after padding, but nothing speaks for inverted paddings.
 
     ## How to fix
 
     Count frames of `log_probs`, after subsampling, with the formula of the model: for each convolution
     `(n + 2 * padding - kernel) // stride + 1`; Hugging Face has `model._get_feat_extract_output_lengths`. Drop clips
-    that no frame is left of. It worked when the longest length of a batch is the number of frames.
+    that no frame is left of. optax: `logit_paddings` is 1.0 where a frame is padding, `1.0 - mask`. It worked when the
+    longest length of a batch is the number of frames.
 
     ## Thresholds
 
@@ -40,7 +46,9 @@ class InputLengthOutOfRange(Rule):
 
     ## Known problems
 
-    An utterance of 0 frames and 0 labels (an item that only fills the batch) is information. Stays silent for lengths
+    An utterance of 0 frames and 0 labels (an item that only fills the batch) is information. So is padding on the left
+    where the longest utterance has none; where all have some, it cannot be told from inverted paddings, and is a
+    warning. Stays silent for lengths
     that are too short but positive: CTC301 and CTC304 look at those.
 
     ## Example
@@ -68,13 +76,16 @@ class InputLengthOutOfRange(Rule):
     code = "CTC302"
     severity = Severity.ERROR
     wants = ("input_lengths", "frames")
-    causes = ("beyond-time", "below-one")
+    causes = ("beyond-time", "below-one", "inverted-paddings", "all-padding", "not-right-padded")
     explains = ("CTC301", "CTC502", "CTC503", "CTC504", "CTC601")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when an input length is not in 1 … frames."""
         lengths, frames = readings.column("input_lengths"), readings["frames"]
         healthy = (lengths >= 1) & (lengths <= frames)
+        misplaced = misplaced_frames(readings)
+        if misplaced is not None and (healthy.all() or misplaced.slug == "inverted-paddings"):
+            return self._misplaced(readings, misplaced)
         if healthy.all():
             return None
         filling = np.zeros_like(healthy)
@@ -84,6 +95,8 @@ class InputLengthOutOfRange(Rule):
         wrong = np.flatnonzero(filling if only_filling else ~(healthy | filling))
         excess = np.where(lengths > frames, lengths - frames, 1 - lengths)[wrong]
         cause, evidence, fix = self._cause(float(lengths[wrong].max()), frames)
+        if "starts_padded_frames" in readings and (lengths == 0).all():
+            cause, evidence, fix = "all-padding", ALL_PADDING.format(item="frame"), INVERT.format(item="a frame")
         if only_filling:
             evidence, fix = "no frames and no labels: such an item only fills the batch", "nothing, if that is meant"
         share = f"{len(wrong)} of {len(lengths)} input lengths"
@@ -97,6 +110,21 @@ class InputLengthOutOfRange(Rule):
             affected=wrong[np.argsort(-excess, kind="stable")],
             note=lambda i: f"input length {lengths[i]:g} of {frames:.0f} frames",
             severity=Severity.INFORMATION if only_filling else None,
+        )
+
+    def _misplaced(self, readings: Readings, found: Misplaced) -> Finding:
+        counts, frames = readings.column("padded_first_frames"), readings["frames"]
+        return self.finding(
+            readings,
+            cause=found.slug,
+            evidence=found.evidence,
+            message=f"padding must stand at the end of the {frames:.0f} frames, but frames follow after it "
+            f"in {found.rows.size} of {counts.size} utterances",
+            fix=found.fix,
+            numbers={"frames": frames, "padded_first_frames": float(counts.sum()), "utterances": found.rows.size},
+            affected=found.rows,
+            note=lambda i: f"{counts[i]:.0f} padded frames before others",
+            severity=found.severity,
         )
 
     def _cause(self, longest: float, frames: float) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
+from ctcguard.rules.lengths._paddings import Misplaced, misplaced_labels
 
 
 class Cause(NamedTuple):
@@ -23,13 +24,14 @@ class TargetLengthOutOfRange(Rule):
     """## What it does
 
     Checks that target lengths fit the targets: each in 0 … the width of padded targets, or, when all labels stand in
-    one row, adding up to its length.
+    one row, adding up to its length. For a loss that takes paddings instead of lengths (optax): that these mark the end
+    of each target.
 
     ## Why is this bad?
 
     torch refuses both with a RuntimeError that names neither utterance nor cause. Older bindings (warp-ctc) and own
     kernels read on: the labels of one utterance are those of the next, the loss looks plausible, and the run learns
-    nothing.
+    nothing. optax counts the labels that are no padding and then reads that many from the front, whatever they are.
 
     ## Likely causes
 
@@ -38,11 +40,15 @@ class TargetLengthOutOfRange(Rule):
     - `beyond-buffer`: a length is larger than the padded width, or no number: lengths were taken before the texts were
       cut, or from another batch.
     - `negative`: a length is below 0.
+    - `inverted-paddings`: targets begin with padding: 1 was passed for labels that are none.
+    - `all-padding`: no label of the whole batch is left, although what is marked as padding looks like labels.
+    - `not-right-padded`: labels follow after padding.
 
     ## How to fix
 
     Take lengths and targets from the same list of labels, after every filter. Pass padded targets as (batch, labels),
-    or join them: `torch.cat([row[:n] for row, n in zip(targets, target_lengths)])`. It worked when the finding is gone.
+    or join them: `torch.cat([row[:n] for row, n in zip(targets, target_lengths)])`. optax: `label_paddings` is 1.0
+    for a label that is padding, and padding stands behind the labels. It worked when the finding is gone.
 
     ## Thresholds
 
@@ -78,11 +84,14 @@ class TargetLengthOutOfRange(Rule):
     code = "CTC303"
     severity = Severity.ERROR
     wants = ("target_lengths", "label_room", "concatenated")
-    causes = ("sum-mismatch", "beyond-buffer", "negative")
-    explains = ("CTC202", "CTC203", "CTC301", "CTC502", "CTC503", "CTC504", "CTC601")
+    causes = ("sum-mismatch", "beyond-buffer", "negative", "inverted-paddings", "all-padding", "not-right-padded")
+    explains = ("CTC202", "CTC203", "CTC204", "CTC301", "CTC502", "CTC503", "CTC504", "CTC601")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when target lengths do not fit the targets."""
+        misplaced = misplaced_labels(readings)
+        if misplaced is not None:
+            return self._misplaced(readings, misplaced)
         lengths, room = readings.column("target_lengths"), readings["label_room"]
         fits = (lengths >= 0) & (lengths <= room)
         total = lengths.sum()
@@ -107,6 +116,21 @@ class TargetLengthOutOfRange(Rule):
             numbers={"label_room": room, "target_length_max": float(lengths.max()), "target_length_sum": float(total)},
             affected=[] if whole_call else wrong,
             note=lambda i: f"target length {lengths[i]:g} of {room:.0f}",
+        )
+
+    def _misplaced(self, readings: Readings, found: Misplaced) -> Finding:
+        lengths = readings.column("target_lengths")
+        return self.finding(
+            readings,
+            cause=found.slug,
+            evidence=found.evidence,
+            message="padding must stand behind the labels, but labels follow after it, or none is left, "
+            f"in {found.rows.size} of {lengths.size} targets",
+            fix=found.fix,
+            numbers={"label_room": readings["label_room"], "utterances": found.rows.size},
+            affected=found.rows,
+            note=lambda i: f"{lengths[i]:.0f} labels by its paddings",
+            severity=found.severity,
         )
 
     def _cause(self, lengths: np.ndarray) -> Cause:

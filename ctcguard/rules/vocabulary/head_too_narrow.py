@@ -72,7 +72,7 @@ class HeadTooNarrow(Rule):
     severity = Severity.ERROR
     wants = ("vocabulary", "classes")
     causes = ("missing-classes",)
-    explains = ("CTC103", "CTC104", "CTC201", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
+    explains = ("CTC103", "CTC104", "CTC201", "CTC401", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
     aftermath = explains
 
     def check(self, readings: Readings) -> Finding | None:

@@ -1,0 +1,105 @@
+"""Probes of paddings: how a loss that takes masks instead of lengths (optax) was told where an utterance ends."""
+
+from __future__ import annotations
+
+from ctcguard._array import Array, arange, namespace, whole
+
+
+def padding_faults(frame_paddings: Array, label_paddings: Array, labels: Array) -> dict[str, Array]:
+    """Paddings that do not stand at the end.
+
+    Parameters
+    ----------
+    frame_paddings : array, (batch, time)
+        1 where a frame is padding, else 0.
+    label_paddings : array, (batch, labels)
+        1 where a label is padding, else 0.
+    labels : array, (batch, labels)
+        The labels, padding included.
+
+    Returns
+    -------
+    dict
+        Columns (batch,): ``padded_first_frames`` and ``padded_first_labels``, how many padded items stand before one
+        that is not padding (0 when padded at the end, or all padding); ``starts_padded_frames`` and
+        ``starts_padded_labels``, 1 when the first item is padding, else 0; ``padded_label_span``, difference between
+        the largest and the smallest padded label, 0 without any. A NaN padding counts as none. Zeros without items.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> inverted = np.asarray([[1.0, 1.0, 0.0]])
+    >>> faults = padding_faults(inverted, np.zeros((1, 2)), np.ones((1, 2)))
+    >>> float(faults["padded_first_frames"][0]), float(faults["padded_first_labels"][0])
+    (2.0, 0.0)
+    """
+    frames, starts_frames = _before_items(frame_paddings)
+    items, starts_labels = _before_items(label_paddings)
+    return {
+        "padded_first_frames": frames,
+        "padded_first_labels": items,
+        "starts_padded_frames": starts_frames,
+        "starts_padded_labels": starts_labels,
+        "padded_label_span": _span(label_paddings, labels),
+    }
+
+
+def _before_items(paddings: Array) -> tuple[Array, Array]:
+    """How many padded items stand before another, and whether the first is one, (batch,)."""
+    xp = namespace(paddings)
+    padded = paddings > 0.5
+    if 0 in paddings.shape:
+        none = xp.zeros((paddings.shape[0],), dtype=xp.float32)
+        return none, none
+    items = xp.astype(~padded, xp.float32)
+    after = xp.sum(items, axis=1, keepdims=True) - xp.cumulative_sum(items, axis=1)
+    misplaced = xp.sum(xp.astype(padded & (after > 0), xp.float32), axis=1)
+    return misplaced, xp.astype(padded[:, 0], xp.float32)
+
+
+def _span(paddings: Array, labels: Array) -> Array:
+    xp = namespace(paddings)
+    if 0 in paddings.shape:
+        return xp.zeros((paddings.shape[0],), dtype=xp.float32)
+    padded, values = paddings > 0.5, xp.astype(labels, xp.float32)
+    limit = xp.full_like(values, float("inf"))
+    span = xp.max(xp.where(padded, values, -limit), axis=1) - xp.min(xp.where(padded, values, limit), axis=1)
+    return xp.where(span > 0, span, xp.zeros_like(span))
+
+
+def forward_maximum(phi: Array, emit: Array, input_lengths: Array, target_lengths: Array) -> dict[str, Array]:
+    """The largest forward log-probability: above 0 when a label is no class, for such a label costs nothing.
+
+    Parameters
+    ----------
+    phi, emit : array, (time, batch, labels + 1) and (time, batch, labels)
+        Forward log-probabilities of ending with the blank after n labels, and with label n, as optax returns them.
+    input_lengths, target_lengths : array, (batch,)
+        Only frames and labels within these are looked at.
+
+    Returns
+    -------
+    dict
+        Column ``forward_max`` (batch,), nats, at most 0 apart from rounding; -inf without frames, NaN if one is NaN.
+
+    References
+    ----------
+    Graves et al. 2006, section 4.1: a forward variable is a probability.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> phi, emit = np.asarray([[[-1.0, -2.0]]]), np.asarray([[[0.7]]])
+    >>> float(forward_maximum(phi, emit, np.asarray([1]), np.asarray([1]))["forward_max"][0])
+    0.7
+    """
+    xp = namespace(phi)
+    time = arange(phi, phi.shape[0])[:, None, None] < whole(phi, input_lengths)[None, :, None]
+    labels = arange(phi, phi.shape[2])[None, None, :]
+    within = whole(phi, target_lengths)[None, :, None]
+    lowest = xp.asarray(-float("inf"), dtype=phi.dtype)
+    best = xp.max(xp.where(time & (labels <= within), phi, lowest), axis=(0, 2))
+    if emit.shape[2]:
+        counted = time & (labels[:, :, : emit.shape[2]] < within)
+        best = xp.maximum(best, xp.max(xp.where(counted, emit, lowest), axis=(0, 2)))
+    return {"forward_max": best}

@@ -1,0 +1,215 @@
+"""From optax's terms to the guard's: one loss call, measured where it is, traced or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from ctcguard.call import CTCCall, ctc_call
+from ctcguard.errors import CallError
+from ctcguard.probes import CONTRACT, DISTRIBUTION, Layout, measure
+from ctcguard.probes.paddings import forward_maximum, padding_faults
+
+IN_CALL = ("scores", "targets", "input_lengths", "target_lengths", "losses")
+ARRAYS = ("log_probs", "logits", "targets", "input_lengths", "target_lengths", "losses")
+Expects = Literal["log_probs", "logits"]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """What is known of a traced call without running it: the same for every run of the compiled step.
+
+    Attributes
+    ----------
+    call : CTCCall
+        With stand-ins for its arrays: shape and dtype, no values.
+    layout : Layout
+        What stands where in its packed array.
+    """
+
+    call: CTCCall
+    layout: Layout
+
+    def with_labels(self, targets: Any, target_lengths: Any) -> CTCCall:
+        """The call with the labels that it had in one run, for naming utterances."""
+        return replace(self.call, targets=targets, target_lengths=target_lengths)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A measured call: arrays that may be traced, and its site, which JAX keeps with the compiled step.
+
+    Attributes
+    ----------
+    packed : array, (length,)
+        What `ctcguard.probes.measure` returns.
+    targets, target_lengths : array, (batch, labels) and (batch,)
+        Read only when a rule has fired.
+    site : Site
+        Static.
+    """
+
+    packed: Any
+    targets: Any
+    target_lengths: Any
+    site: Site
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Site]:
+        """For JAX."""
+        return (self.packed, self.targets, self.target_lengths), self.site
+
+    @classmethod
+    def tree_unflatten(cls, site: Site, arrays: tuple[Any, ...]) -> Measured:
+        """For JAX."""
+        packed, targets, target_lengths = arrays
+        return cls(packed, targets, target_lengths, site)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class _Packed:
+    """A packed array whose layout outlives the trace."""
+
+    array: Any
+    layout: Layout
+
+    def tree_flatten(self) -> tuple[tuple[Any], Layout]:
+        return (self.array,), self.layout
+
+    @classmethod
+    def tree_unflatten(cls, layout: Layout, arrays: tuple[Any]) -> _Packed:
+        return cls(arrays[0], layout)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A call as it was seen, not measured yet.
+
+    Attributes
+    ----------
+    arrays : dict of array
+        Outside of any gradient: ``scores``, ``targets``, ``input_lengths``, ``target_lengths`` and, where they are
+        known, ``losses``, ``frame_paddings``, ``label_paddings``, ``phi`` and ``emit`` (the batch is their axis 1).
+    expects, blank, facts
+        As in `CTCCall`.
+    """
+
+    arrays: dict[str, Any]
+    expects: Expects
+    blank: int
+    facts: dict[str, Any]
+
+    def measured(self) -> Measured:
+        """Run the probes: in the program that is traced, or in one of their own."""
+        if len(self.arrays["scores"].shape) != 3:
+            raise CallError(f"{self.expects} must be (batch, time, classes), not {self.arrays['scores'].shape}")
+        packed = _packed(self.arrays, expects=self.expects, blank=self.blank)
+        shapes: dict[str, Any] = {name: _stand_in(array) for name, array in self.arrays.items() if name in IN_CALL}
+        call = ctc_call(**{self.expects: shapes.pop("scores")}, **shapes, blank=self.blank, **self.facts)
+        return Measured(packed.array, self.arrays["targets"], self.arrays["target_lengths"], Site(call, packed.layout))
+
+    def mapped(self) -> bool:
+        """Whether `jax.vmap` is at work: then this is one item of a larger batch."""
+        return any(type(array).__name__ == "BatchTracer" for array in self.arrays.values())  # it has no public name
+
+    def unmapped(self, then: Callable[[Seen], None]) -> None:
+        """Do something with the call for all items of a `jax.vmap` together, outside of it."""
+
+        @custom_vmap
+        def inside(arrays: dict[str, Any]) -> Any:
+            return jnp.zeros(())
+
+        @inside.def_vmap
+        def outside(size: int, mapped: list[dict[str, bool]], arrays: dict[str, Any]) -> Any:
+            joined = {name: _joined(array, mapped[0][name], size, name) for name, array in arrays.items()}
+            then(replace(self, arrays=joined))
+            return jnp.zeros(()), False
+
+        inside(self.arrays)
+
+
+def _joined(array: Any, mapped: bool, size: int, name: str) -> Any:
+    """The mapped axis, which comes first, and the batch as one."""
+    axis = 1 if name in ("phi", "emit") else 0
+    array = array if mapped else jnp.broadcast_to(array, (size, *array.shape))
+    array = jnp.moveaxis(array, 0, axis)
+    return array.reshape((*array.shape[:axis], -1, *array.shape[axis + 2 :]))
+
+
+@partial(jax.jit, static_argnames=("expects", "blank"), inline=True)
+def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int) -> _Packed:
+    given: dict[str, Any] = {name: arrays[name] for name in IN_CALL if name in arrays}
+    call = ctc_call(**{expects: given.pop("scores")}, **given, blank=blank)
+    found: dict[str, Any] = {}
+    if "label_paddings" in arrays:
+        found |= padding_faults(arrays["frame_paddings"], arrays["label_paddings"], arrays["targets"])
+    if "phi" in arrays:
+        found |= forward_maximum(arrays["phi"], arrays["emit"], call.input_lengths, call.target_lengths)
+    return _Packed(*measure(call, (*CONTRACT, *DISTRIBUTION, lambda _: found), beside=call.scores))
+
+
+def of_optax(arguments: dict[str, Any], result: tuple[Any, ...], **facts: Any) -> Seen:
+    """A call of `optax.ctc_loss_with_forward_probs`.
+
+    Parameters
+    ----------
+    arguments : dict
+        By the names of optax: ``logits`` (batch, time, classes), ``logit_paddings``, ``labels``, ``label_paddings``,
+        ``blank_id``.
+    result : tuple of array
+        What it returned: losses (batch,), and the forward log-probs.
+    **facts
+        Other fields of `CTCCall`.
+    """
+    frame_paddings, label_paddings = (_outside(arguments[name]) for name in ("logit_paddings", "label_paddings"))
+    losses, phi, emit = (_outside(array) for array in result)
+    arrays = {
+        "scores": _outside(arguments["logits"]),
+        "targets": _outside(arguments["labels"]),
+        "input_lengths": _lengths(frame_paddings),
+        "target_lengths": _lengths(label_paddings),
+        "frame_paddings": frame_paddings,
+        "label_paddings": label_paddings,
+        "losses": losses,
+        "phi": phi,
+        "emit": emit,
+    }
+    return Seen(arrays, "logits", int(arguments["blank_id"]), facts)
+
+
+def of_observed(call: dict[str, Any], **facts: Any) -> Seen:
+    """A call described by the keyword arguments of `ctcguard.ctc_call`."""
+    given = {name: _outside(value) if name in ARRAYS else value for name, value in call.items() if value is not None}
+    normal = ctc_call(**given)
+    arrays = {
+        "scores": normal.scores,
+        "targets": normal.targets,
+        "input_lengths": normal.input_lengths,
+        "target_lengths": normal.target_lengths,
+    }
+    arrays |= {} if normal.losses is None else {"losses": normal.losses}
+    others = {name: value for name, value in given.items() if name not in (*ARRAYS, "blank", "batch_first")}
+    return Seen(arrays, normal.expects, normal.blank, others | facts)
+
+
+def _outside(values: Any) -> Any:
+    """An array with no gradient, in the trace around that of whoever differentiates."""
+    return jax.lax.stop_gradient(jnp.asarray(values))
+
+
+def _lengths(paddings: Any) -> Any:
+    """How many items are no padding, (batch,)."""
+    return paddings.shape[1] - jnp.sum(paddings, axis=1).astype(jnp.int32)
+
+
+def _stand_in(array: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """An array of that shape and dtype that takes no memory."""
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)

@@ -1,0 +1,119 @@
+"""Every ``optax.ctc_loss`` of a process, without a step to wrap: for ``ctcguard run``.
+
+A compiled loss reports by callback, in a thread of JAX's, before the step's outputs exist. Nothing can be raised there:
+the main thread is interrupted instead, and raises as soon as it runs Python again.
+"""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import threading
+from collections import Counter
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctcguard.errors import CTCVerdictError
+from ctcguard.guard import Guard
+from ctcguard.settings import load
+from ctcguard_integrations import jax_seam
+from ctcguard_integrations.jax_call import Measured, Site
+from ctcguard_integrations.jax_recorder import Recorder
+from ctcguard_integrations.late_wandb import outer_sinks
+
+SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGINT)
+"""Never sent: only its handler is used. A real-time signal is the least likely to be used by the program."""
+
+
+class ProcessRecorder(Recorder):
+    """Judges at once. The steps of the program are not known: each run of a call counts as one."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(guard)
+        self.verdict: CTCVerdictError | None = None
+        self.steps = 0
+        self._runs: Counter[Site] = Counter()
+        self._last: dict[Site, np.ndarray[Any, Any]] = {}
+        self._said: set[tuple[str, str]] = set()
+
+    def arrived(self, measured: Measured) -> None:
+        """A callback came: judge it while the step waits for its end."""
+        site = measured.site
+        with self._lock:
+            before = self._last.get(site)
+            if before is not None and np.array_equal(before, measured.packed, equal_nan=True):
+                return  # computed twice, by jax.checkpoint
+            self._last[site] = measured.packed
+            self.step = self._runs[site]
+            self._runs[site] += 1
+            self.steps = max(self.steps, self._runs[site])
+            try:
+                self.judge(self.step, "callback", measured)
+            except CTCVerdictError as error:
+                self.steps = self.step
+                self._interrupt(error)
+
+    def _interrupt(self, error: CTCVerdictError) -> None:
+        key = error.verdict.code, error.verdict.cause
+        if key not in self._said:
+            self._said.add(key)
+            self.verdict = error
+            _thread.interrupt_main(SIGNAL)  # type: ignore[arg-type]
+
+
+class ProcessWatch:
+    """A guard of a whole process.
+
+    Parameters
+    ----------
+    guard : Guard, optional
+        One made elsewhere, and closed there; else one is made of the settings.
+    **settings
+        The fields of `ctcguard.Settings`.
+    """
+
+    def __init__(self, guard: Guard | None = None, **settings: Any) -> None:
+        self.owns_guard = guard is None
+        if guard is None:
+            loaded = load(**settings)
+            guard = Guard(loaded, outer_sinks(loaded))
+        self.guard = guard
+        self._recorder = ProcessRecorder(guard)
+        self._previous: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(SIGNAL, self._raise)
+        jax_seam.install(self, everywhere=self._recorder)
+
+    def _raise(self, number: int, frame: Any) -> None:
+        """In the main thread: raise what a callback found."""
+        found, self._recorder.verdict = self._recorder.verdict, None
+        if found is not None:
+            raise found
+        if callable(self._previous):
+            self._previous(number, frame)
+
+    def close(self) -> None:
+        """Wait for all callbacks, and raise what was found since the main thread last ran."""
+        if not self._recorder.open:
+            return
+        jax.effects_barrier()
+        self._recorder.open = False
+        jax_seam.uninstall(self)
+        if self._previous is not None:
+            signal.signal(SIGNAL, self._previous)
+        try:
+            self._recorder.read(wait=True)
+        finally:
+            with self.guard.contained("close"):
+                self._end()
+        if self._recorder.verdict is not None:
+            raise self._recorder.verdict
+
+    def _end(self) -> None:
+        if self.owns_guard:
+            if self._recorder.blind:
+                self.guard.say_blind(framework="jax")
+            self.guard.at_step(self._recorder.steps)
+            self.guard.close(failed=not self._recorder.blind)  # a loss that raised was seen, though not counted

@@ -1,0 +1,213 @@
+"""What was measured in a JAX step, on its way to the guard: by which route, of which step, read when."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections import Counter, deque
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctcguard.callsite import call_site
+from ctcguard.errors import CTCVerdictError
+from ctcguard.guard import Guard
+from ctcguard_integrations.jax_call import Measured, Seen, Site, of_observed, of_optax
+from ctcguard_integrations.jax_seam import Results, Sheet
+
+LONGEST = 32
+"""Calls kept back while the device is behind; then the oldest is waited for."""
+_keys = itertools.count(1)
+ROUTES = ("auxiliary", "callback", "direct")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One measured call that is not judged yet."""
+
+    step: int
+    route: str
+    measured: Measured
+
+    def repeats(self, other: _Entry) -> bool:
+        """Whether this is the same run of the same call: jax.checkpoint computes it twice."""
+        same = (self.step, self.route, self.measured.site) == (other.step, other.route, other.measured.site)
+        return same and np.array_equal(self.measured.packed, other.measured.packed, equal_nan=True)
+
+    def ready(self) -> bool:
+        """Whether reading it waits for nothing."""
+        return not isinstance(self.measured.packed, jax.Array) or self.measured.packed.is_ready()  # type: ignore[attr-defined]
+
+
+class Recorder:
+    """Takes what the seam sees to the guard.
+
+    Parameters
+    ----------
+    guard : Guard
+        Judges.
+
+    Attributes
+    ----------
+    step : int
+        Calls of the guarded step that returned.
+    blind : bool
+        Whether no loss was seen yet, traced or run.
+    compiled_earlier : bool
+        Whether the step had been compiled for good before it was guarded.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.step = 0
+        self.blind = True
+        self.open = True
+        self.key = next(_keys)
+        self.compiled_earlier = False
+        self.routes: Counter[str] = Counter(dict.fromkeys(ROUTES, 0))
+        settings = guard.settings
+        self.urgent = bool({settings.on_error, settings.on_warning} & {"raise", "stop"})
+        self._calls_back = False
+        self._heads: dict[tuple[int, int], str] = {}
+        self._head_checked = False
+        self._waiting: deque[_Entry] = deque()
+        self._flights: deque[tuple[int, Any]] = deque(maxlen=LONGEST)
+        self._lock = threading.RLock()
+        guard.end_fields["routes"] = self.routes
+
+    # What the seam tells.
+
+    def calling(self, arguments: dict[str, Any], source: str) -> None:
+        """Note the head; one without a class for the blank is judged before the loss fails over it."""
+        self.blind = False
+        with self.guard.contained(source):
+            classes, blank = int(arguments["logits"].shape[-1]), int(arguments["blank_id"])
+            self._heads[classes, blank] = source
+            if not 0 <= blank < classes:
+                self.check_head()
+
+    def check_head(self) -> None:
+        """Judge the head, once, if there is only one: as soon as the step is traced, before it is compiled."""
+        if self._heads and not self._head_checked:
+            self._head_checked = True
+            (classes, blank), source = next(iter(self._heads.items()))
+            with self.guard.contained(source):
+                if len(self._heads) == 1:
+                    self.guard.check_setup({"classes": classes, "blank": blank}, source)
+
+    def called(self, arguments: dict[str, Any], source: str, result: Results, sheet: Sheet | None) -> None:
+        """Measure the call where it is."""
+        with self.guard.contained(source):
+            facts = {"framework": "jax", "source": source, "call_site": call_site(2)}
+            self._route(of_optax(arguments, result, **facts), sheet)
+
+    def observe(self, call: dict[str, Any], sheet: Sheet | None) -> None:
+        """Measure a loss of the user's own."""
+        self.blind = False
+        facts = {"framework": "jax", "source": "ctcguard.observe", "call_site": call_site(3)}
+        seen = of_observed(call, **facts)
+        with self.guard.contained("ctcguard.observe"):
+            self._route(seen, sheet)
+
+    def _route(self, seen: Seen, sheet: Sheet | None) -> None:
+        if seen.mapped():
+            seen.unmapped(lambda whole: self._route(whole, sheet))
+            return
+        measured = seen.measured()
+        if not any(isinstance(array, jax.core.Tracer) for array in jax.tree.leaves(measured)):
+            self._waiting.append(_Entry(self.step, "direct", measured))
+            if self.urgent:
+                self.read(wait=True)
+        elif sheet is not None and sheet.takes(measured):
+            sheet.measured.append(measured)
+        else:
+            self._calls_back = True
+            deliver = partial(_deliver, weakref.ref(self), measured.site)
+            jax.debug.callback(deliver, measured.packed, measured.targets, measured.target_lengths)
+
+    # What the compiled step brings.
+
+    def returned(self, measured: list[Measured], outputs: Any) -> None:
+        """A compiled step was started; ``measured`` and ``outputs`` are there when it is done."""
+        self.check_head()
+        self._waiting += [_Entry(self.step, "auxiliary", each) for each in measured]
+        if self._calls_back:
+            self._flights.append((self.step, _smallest(measured, outputs)))
+        if self.urgent:
+            self.settle()
+
+    def stepped(self) -> None:
+        """The step's outputs are handed back."""
+        self.step += 1
+        self.guard.steps_taken = self.step
+        if self.step == 1 and self.blind:
+            self.guard.say_blind(framework="jax", compiled_earlier=self.compiled_earlier)
+
+    def arrived(self, measured: Measured) -> None:
+        """A callback came, in a thread of JAX's: from the oldest step that is not done yet."""
+        step = next((step for step, output in list(self._flights) if not _done(output)), self.step)
+        entry = _Entry(step, "callback", measured)
+        if not any(entry.repeats(other) for other in list(self._waiting)):
+            self._waiting.append(entry)
+
+    def settle(self) -> None:
+        """Judge all; this waits for the device."""
+        if self._calls_back:
+            jax.effects_barrier()
+        self.read(wait=True)
+
+    def read(self, wait: bool) -> None:
+        """Judge, in order, what is there; with ``wait``, all. The first verdict that raises does so after the last."""
+        verdict = None
+        with self._lock:
+            while self._waiting and (wait or len(self._waiting) > LONGEST or self._waiting[0].ready()):
+                entry = self._waiting.popleft()
+                try:
+                    self.judge(entry.step, entry.route, entry.measured)
+                except CTCVerdictError as error:
+                    verdict = verdict or error
+        if verdict is not None:
+            raise verdict
+
+    def judge(self, step: int, route: str, measured: Measured) -> None:
+        """Read one measured call, and judge it as one of that step."""
+        site = measured.site
+        # A failure of the step itself (out of memory, a debug check) is the user's: he meets it in his own outputs.
+        with suppress(jax.errors.JaxRuntimeError):
+            packed = np.asarray(measured.packed)
+            for index, row in _rows(packed):
+                with self.guard.contained(site.call.source):
+                    if self.guard.step != step:
+                        self.guard.at_step(step)
+                    self.routes[route] += 1
+                    targets, lengths = measured.targets[index], measured.target_lengths[index]
+                    case = self.guard.open(site.with_labels(targets, lengths), "train", early=False)
+                    self.guard.judge(case, row, site.layout)
+
+
+def _rows(packed: np.ndarray[Any, np.dtype[Any]]) -> list[tuple[Any, np.ndarray[Any, np.dtype[Any]]]]:
+    """One packed row for each device of a pmap; else the one that there is."""
+    leading = packed.shape[:-1]
+    return [(index or ..., packed[index]) for index in np.ndindex(*leading)]
+
+
+def _deliver(recorder: weakref.ref[Recorder], site: Site, *arrays: Any) -> None:
+    found = recorder()
+    if found is not None and found.open:
+        packed, targets, target_lengths = map(np.asarray, arrays)
+        found.arrived(Measured(packed, targets, target_lengths, site))
+
+
+def _smallest(measured: list[Measured], outputs: Any) -> Any:
+    arrays = [array for array in jax.tree.leaves((measured, outputs)) if isinstance(array, jax.Array)]
+    return min(arrays, key=lambda array: array.size, default=None)
+
+
+def _done(output: Any) -> bool:
+    """Whether the step that made this output is done; a donated output means that a later step has it."""
+    return output is None or output.is_deleted() or output.is_ready()
