@@ -8,7 +8,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from ctcguard._array import Array
 from ctcguard.call import CTCCall
+from ctcguard.case import Case, summary, suspicion
 from ctcguard.errors import CTCVerdictError
 from ctcguard.finding import SCHEMA, Finding, Phase, Where
 from ctcguard.judge import describer, facts, judge
@@ -36,33 +36,6 @@ ALWAYS_CALLS, THINNED = 32, 16
 """Calls measured in full whatever the budget says; after them, one in so many while over budget."""
 BLIND_STEPS = 100
 """Optimizer steps without a call after which CTC901 is said; else at the end."""
-
-
-@dataclass(slots=True)
-class Case:
-    """One CTC call on its way through the guard.
-
-    Attributes
-    ----------
-    call : CTCCall
-        What was called.
-    where : Where
-        Fixed when the call is made, though it may be judged later.
-    readings : Readings
-        Grows as probes are read.
-    findings, healthy, ran
-        What the rules said so far, and the codes of those that ran.
-    written : int
-        How many of the findings were reported already.
-    """
-
-    call: CTCCall
-    where: Where
-    readings: Readings
-    findings: list[Finding] = field(default_factory=list)
-    healthy: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    ran: set[str] = field(default_factory=set)
-    written: int = 0
 
 
 class Guard:
@@ -200,7 +173,7 @@ class Guard:
         """
         with self._lock:
             where = self._where("train", max(0, self.micro_step - 1), source=source)
-            readings = max((case.readings for case in self._step_cases), key=_suspicion, default=Readings({}))
+            readings = max((case.readings for case in self._step_cases), key=suspicion, default=Readings({}))
             rules = [rule for rule in self._rules() if rule.about_step()]
             findings, healthy = judge(rules, readings.with_values(values), where, self._rule_fault)
             before = [finding for case in self._step_cases for finding in case.findings]
@@ -310,30 +283,3 @@ class Guard:
         """Say that no CTC loss was seen so far (CTC901)."""
         values = {"calls_seen": self.calls, "steps_taken": self.steps_taken, **known}
         self.reporter.say(GuardBlind, values, Where(step=self.step, rank=self.rank))
-
-
-def _suspicion(readings: Readings) -> tuple[bool, bool]:
-    """How much a call explains of a bad gradient: a bad loss most, bad padding next."""
-    bad_loss = "losses" in readings and not bool(np.isfinite(readings.column("losses")).all())
-    bad_padding = "non_finite_padding_frames" in readings and bool(readings.column("non_finite_padding_frames").any())
-    return bad_loss, bad_padding
-
-
-def summary(readings: Readings) -> dict[str, float]:
-    """The scalars of a call that are worth a curve, by name."""
-    curves: dict[str, Any] = {}
-    if "losses" in readings:
-        losses = readings.column("losses")
-        curves |= {
-            "loss_min_nats": np.min(losses),
-            "loss_median_nats": np.median(losses),
-            "loss_max_nats": np.max(losses),
-        }
-    if "score_max" in readings:
-        curves["log_prob_max"] = np.max(readings.column("score_max"))
-    if "logsumexp_max" in readings:
-        curves["logsumexp_abs_max"] = np.max(np.abs([readings["logsumexp_min"], readings["logsumexp_max"]]))
-    if "adjacent_repeats" in readings:
-        needed = readings.column("target_lengths") + readings.column("adjacent_repeats")
-        curves["infeasible_fraction"] = np.mean(~(readings.column("input_lengths") >= needed))
-    return {name: float(value) for name, value in curves.items()}

@@ -9,7 +9,8 @@ import torch
 from ctcguard._array import host_view, is_host, small_view
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.callsite import call_site
-from ctcguard.guard import Case, Guard
+from ctcguard.case import Case
+from ctcguard.guard import Guard
 from ctcguard.probes import CONTRACT, measure
 from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_pending import Pending

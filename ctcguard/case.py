@@ -1,0 +1,66 @@
+"""One CTC call on its way through the guard, and what its readings say in short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ctcguard.call import CTCCall
+from ctcguard.finding import Finding, Where
+from ctcguard.readings import Readings
+
+
+@dataclass(slots=True)
+class Case:
+    """One CTC call on its way through the guard.
+
+    Attributes
+    ----------
+    call : CTCCall
+        What was called.
+    where : Where
+        Fixed when the call is made, though it may be judged later.
+    readings : Readings
+        Grows as probes are read.
+    findings, healthy, ran
+        What the rules said so far, and the codes of those that ran.
+    written : int
+        How many of the findings were reported already.
+    """
+
+    call: CTCCall
+    where: Where
+    readings: Readings
+    findings: list[Finding] = field(default_factory=list)
+    healthy: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    ran: set[str] = field(default_factory=set)
+    written: int = 0
+
+
+def suspicion(readings: Readings) -> tuple[bool, bool]:
+    """How much a call explains of a bad gradient: a bad loss most, bad padding next."""
+    bad_loss = "losses" in readings and not bool(np.isfinite(readings.column("losses")).all())
+    bad_padding = "non_finite_padding_frames" in readings and bool(readings.column("non_finite_padding_frames").any())
+    return bad_loss, bad_padding
+
+
+def summary(readings: Readings) -> dict[str, float]:
+    """The scalars of a call that are worth a curve, by name."""
+    curves: dict[str, Any] = {}
+    if "losses" in readings:
+        losses = readings.column("losses")
+        curves |= {
+            "loss_min_nats": np.min(losses),
+            "loss_median_nats": np.median(losses),
+            "loss_max_nats": np.max(losses),
+        }
+    if "score_max" in readings:
+        curves["log_prob_max"] = np.max(readings.column("score_max"))
+    if "logsumexp_max" in readings:
+        curves["logsumexp_abs_max"] = np.max(np.abs([readings["logsumexp_min"], readings["logsumexp_max"]]))
+    if "adjacent_repeats" in readings:
+        needed = readings.column("target_lengths") + readings.column("adjacent_repeats")
+        curves["infeasible_fraction"] = np.mean(~(readings.column("input_lengths") >= needed))
+    return {name: float(value) for name, value in curves.items()}
