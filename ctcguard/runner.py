@@ -113,11 +113,23 @@ def _watch_optax(guards: Guards, optax: ModuleType) -> Guard:
     return ProcessWatch(**guards.settings) if torch is None else ProcessWatch(torch.guard)
 
 
-def _join_trainers(guards: Guards, trainer: ModuleType) -> None:
+class _Joined:
+    """The callback that every Trainer gets while the program runs."""
+
+    def __init__(self, trainer: ModuleType, callback: object) -> None:
+        self._callbacks: list[object] = trainer.DEFAULT_CALLBACKS
+        self._callback = callback
+        self._callbacks.append(callback)
+
+    def close(self) -> None:
+        self._callbacks.remove(self._callback)
+
+
+def _join_trainers(guards: Guards, trainer: ModuleType) -> Guard | None:
     from ctcguard import CTCGuard
 
-    if "torch" in guards.running:
-        trainer.DEFAULT_CALLBACKS.append(CTCGuard(guard=guards.running["torch"]))
+    torch = guards.running.get("torch")
+    return None if torch is None else _Joined(trainer, CTCGuard(guard=torch))
 
 
 # Called when the module has been imported; the running guards are there for those that join them.

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 
 UNGUARDED = (
-    "ctcguard: nothing was guarded: the program imported none of the frameworks looked for (torch, transformers)\n"
+    "ctcguard: nothing was guarded: the program imported none of the frameworks looked for "
+    "(torch, transformers, optax)\n"
 )
 
 SHOW = """
