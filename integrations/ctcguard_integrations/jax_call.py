@@ -12,81 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from ctcguard.call import CTCCall, ctc_call
+from ctcguard.call import ctc_call
 from ctcguard.errors import CallError
-from ctcguard.probes import CONTRACT, DISTRIBUTION, Layout, measure
+from ctcguard.probes import CONTRACT, DISTRIBUTION, measure
 from ctcguard.probes.paddings import forward_maximum, padding_faults
+from ctcguard_integrations.jax_measured import Measured, Packed, Site
 
 IN_CALL = ("scores", "targets", "input_lengths", "target_lengths", "losses")
 ARRAYS = ("log_probs", "logits", "targets", "input_lengths", "target_lengths", "losses")
 Expects = Literal["log_probs", "logits"]
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """What is known of a traced call without running it: the same for every run of the compiled step.
-
-    Attributes
-    ----------
-    call : CTCCall
-        With stand-ins for its arrays: shape and dtype, no values.
-    layout : Layout
-        What stands where in its packed array.
-    """
-
-    call: CTCCall
-    layout: Layout
-
-    def with_labels(self, targets: Any, target_lengths: Any) -> CTCCall:
-        """The call with the labels that it had in one run, for naming utterances."""
-        return replace(self.call, targets=targets, target_lengths=target_lengths)
-
-
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """A measured call: arrays that may be traced, and its site, which JAX keeps with the compiled step.
-
-    Attributes
-    ----------
-    packed : array, (length,)
-        What `ctcguard.probes.measure` returns.
-    targets, target_lengths : array, (batch, labels) and (batch,)
-        Read only when a rule has fired.
-    site : Site
-        Static.
-    """
-
-    packed: Any
-    targets: Any
-    target_lengths: Any
-    site: Site
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], Site]:
-        """For JAX."""
-        return (self.packed, self.targets, self.target_lengths), self.site
-
-    @classmethod
-    def tree_unflatten(cls, site: Site, arrays: tuple[Any, ...]) -> Measured:
-        """For JAX."""
-        packed, targets, target_lengths = arrays
-        return cls(packed, targets, target_lengths, site)
-
-
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
-class _Packed:
-    """A packed array whose layout outlives the trace."""
-
-    array: Any
-    layout: Layout
-
-    def tree_flatten(self) -> tuple[tuple[Any], Layout]:
-        return (self.array,), self.layout
-
-    @classmethod
-    def tree_unflatten(cls, layout: Layout, arrays: tuple[Any]) -> _Packed:
-        return cls(arrays[0], layout)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +79,7 @@ def _joined(array: Any, mapped: bool, size: int, name: str) -> Any:
 
 
 @partial(jax.jit, static_argnames=("expects", "blank"), inline=True)
-def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int) -> _Packed:
+def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int) -> Packed:
     given: dict[str, Any] = {name: arrays[name] for name in IN_CALL if name in arrays}
     call = ctc_call(**{expects: given.pop("scores")}, **given, blank=blank)
     found: dict[str, Any] = {}
@@ -153,7 +87,7 @@ def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int) -> _Packed:
         found |= padding_faults(arrays["frame_paddings"], arrays["label_paddings"], arrays["targets"])
     if "phi" in arrays:
         found |= forward_maximum(arrays["phi"], arrays["emit"], call.input_lengths, call.target_lengths)
-    return _Packed(*measure(call, (*CONTRACT, *DISTRIBUTION, lambda _: found), beside=call.scores))
+    return Packed(*measure(call, (*CONTRACT, *DISTRIBUTION, lambda _: found), beside=call.scores))
 
 
 def of_optax(arguments: dict[str, Any], result: tuple[Any, ...], **facts: Any) -> Seen:

@@ -19,7 +19,7 @@ from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
 from ctcguard.settings import load
 from ctcguard_integrations import jax_seam
-from ctcguard_integrations.jax_call import Measured, Site
+from ctcguard_integrations.jax_measured import Measured, Site
 from ctcguard_integrations.jax_recorder import Recorder
 from ctcguard_integrations.late_wandb import outer_sinks
 
@@ -50,7 +50,7 @@ class ProcessRecorder(Recorder):
             self._runs[site] += 1
             self.steps = max(self.steps, self._runs[site])
             try:
-                self.judge(self.step, "callback", measured)
+                self.judge(self._entry(self.step, "callback", measured))
             except CTCVerdictError as error:
                 self.steps = self.step
                 self._interrupt(error)

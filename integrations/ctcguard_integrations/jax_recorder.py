@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,31 +16,14 @@ import numpy as np
 from ctcguard.callsite import call_site
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
-from ctcguard_integrations.jax_call import Measured, Seen, Site, of_observed, of_optax
+from ctcguard_integrations.jax_call import Seen, of_observed, of_optax
+from ctcguard_integrations.jax_measured import Measured, Site
+from ctcguard_integrations.jax_provenance import provenance
+from ctcguard_integrations.jax_queue import LONGEST, Entry, Queue
 from ctcguard_integrations.jax_seam import Results, Sheet
 
-LONGEST = 32
-"""Calls kept back while the device is behind; then the oldest is waited for."""
 _keys = itertools.count(1)
 ROUTES = ("auxiliary", "callback", "direct")
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One measured call that is not judged yet."""
-
-    step: int
-    route: str
-    measured: Measured
-
-    def repeats(self, other: _Entry) -> bool:
-        """Whether this is the same run of the same call: jax.checkpoint computes it twice."""
-        same = (self.step, self.route, self.measured.site) == (other.step, other.route, other.measured.site)
-        return same and np.array_equal(self.measured.packed, other.measured.packed, equal_nan=True)
-
-    def ready(self) -> bool:
-        """Whether reading it waits for nothing."""
-        return not isinstance(self.measured.packed, jax.Array) or self.measured.packed.is_ready()  # type: ignore[attr-defined]
 
 
 class Recorder:
@@ -75,8 +57,8 @@ class Recorder:
         self._calls_back = False
         self._heads: dict[tuple[int, int], str] = {}
         self._head_checked = False
-        self._waiting: deque[_Entry] = deque()
-        self._flights: deque[tuple[int, Any]] = deque(maxlen=LONGEST)
+        self._ids: dict[int, tuple[str, ...]] = {}
+        self._queue = Queue()
         self._lock = threading.RLock()
         guard.end_fields["routes"] = self.routes
 
@@ -103,13 +85,16 @@ class Recorder:
     def called(self, arguments: dict[str, Any], source: str, result: Results, sheet: Sheet | None) -> None:
         """Measure the call where it is."""
         with self.guard.contained(source):
-            facts = {"framework": "jax", "source": source, "call_site": call_site(2)}
+            made = provenance(arguments["logits"])
+            facts = {"framework": "jax", "source": source, "call_site": call_site(2), "provenance": made}
             self._route(of_optax(arguments, result, **facts), sheet)
 
     def observe(self, call: dict[str, Any], sheet: Sheet | None) -> None:
         """Measure a loss of the user's own."""
         self.blind = False
-        facts = {"framework": "jax", "source": "ctcguard.observe", "call_site": call_site(3)}
+        facts: dict[str, Any] = {"framework": "jax", "source": "ctcguard.observe", "call_site": call_site(3)}
+        with self.guard.contained("ctcguard.observe"):
+            facts["provenance"] = provenance(call.get("log_probs", call.get("logits")))
         seen = of_observed(call, **facts)
         with self.guard.contained("ctcguard.observe"):
             self._route(seen, sheet)
@@ -120,7 +105,7 @@ class Recorder:
             return
         measured = seen.measured()
         if not any(isinstance(array, jax.core.Tracer) for array in jax.tree.leaves(measured)):
-            self._waiting.append(_Entry(self.step, "direct", measured))
+            self._queue.add(self._entry(self.step, "direct", measured))
             if self.urgent:
                 self.read(wait=True)
         elif sheet is not None and sheet.takes(measured):
@@ -135,9 +120,10 @@ class Recorder:
     def returned(self, measured: list[Measured], outputs: Any) -> None:
         """A compiled step was started; ``measured`` and ``outputs`` are there when it is done."""
         self.check_head()
-        self._waiting += [_Entry(self.step, "auxiliary", each) for each in measured]
+        for each in measured:
+            self._queue.add(self._entry(self.step, "auxiliary", each))
         if self._calls_back:
-            self._flights.append((self.step, _smallest(measured, outputs)))
+            self._queue.started(self.step, (measured, outputs))
         if self.urgent:
             self.settle()
 
@@ -150,10 +136,7 @@ class Recorder:
 
     def arrived(self, measured: Measured) -> None:
         """A callback came, in a thread of JAX's: from the oldest step that is not done yet."""
-        step = next((step for step, output in list(self._flights) if not _done(output)), self.step)
-        entry = _Entry(step, "callback", measured)
-        if not any(entry.repeats(other) for other in list(self._waiting)):
-            self._waiting.append(entry)
+        self._queue.add_once(self._entry(self._queue.running(otherwise=self.step), "callback", measured))
 
     def settle(self) -> None:
         """Judge all; this waits for the device."""
@@ -165,29 +148,37 @@ class Recorder:
         """Judge, in order, what is there; with ``wait``, all. The first verdict that raises does so after the last."""
         verdict = None
         with self._lock:
-            while self._waiting and (wait or len(self._waiting) > LONGEST or self._waiting[0].ready()):
-                entry = self._waiting.popleft()
+            for entry in self._queue.due(wait):
                 try:
-                    self.judge(entry.step, entry.route, entry.measured)
+                    self.judge(entry)
                 except CTCVerdictError as error:
                     verdict = verdict or error
         if verdict is not None:
             raise verdict
 
-    def judge(self, step: int, route: str, measured: Measured) -> None:
-        """Read one measured call, and judge it as one of that step."""
-        site = measured.site
+    def judge(self, entry: Entry) -> None:
+        """Read one measured call, and judge it as one of its step."""
+        site, measured = entry.measured.site, entry.measured
         # A failure of the step itself (out of memory, a debug check) is the user's: he meets it in his own outputs.
         with suppress(jax.errors.JaxRuntimeError):
             packed = np.asarray(measured.packed)
-            for index, row in _rows(packed):
+            for device, (index, row) in enumerate(_rows(packed)):
                 with self.guard.contained(site.call.source):
-                    if self.guard.step != step:
-                        self.guard.at_step(step)
-                    self.routes[route] += 1
-                    targets, lengths = measured.targets[index], measured.target_lengths[index]
-                    case = self.guard.open(site.with_labels(targets, lengths), "train", early=False)
+                    if self.guard.step != entry.step:
+                        self.guard.at_step(entry.step)
+                    self.routes[entry.route] += 1
+                    call = site.with_labels(measured.targets[index], measured.target_lengths[index])
+                    call = call.with_ids(entry.ids[device * call.batch : (device + 1) * call.batch])
+                    case = self.guard.open(call, "train", early=False)
                     self.guard.judge(case, row, site.layout)
+
+    def name(self, ids: tuple[str, ...]) -> None:
+        """Name the utterances of the next step."""
+        self._ids = {step: names for step, names in self._ids.items() if step > self.step - LONGEST}
+        self._ids[self.step] = ids
+
+    def _entry(self, step: int, route: str, measured: Measured) -> Entry:
+        return Entry(step, route, measured, self._ids.get(step, ()))
 
 
 def _rows(packed: np.ndarray[Any, np.dtype[Any]]) -> list[tuple[Any, np.ndarray[Any, np.dtype[Any]]]]:
@@ -201,13 +192,3 @@ def _deliver(recorder: weakref.ref[Recorder], site: Site, *arrays: Any) -> None:
     if found is not None and found.open:
         packed, targets, target_lengths = map(np.asarray, arrays)
         found.arrived(Measured(packed, targets, target_lengths, site))
-
-
-def _smallest(measured: list[Measured], outputs: Any) -> Any:
-    arrays = [array for array in jax.tree.leaves((measured, outputs)) if isinstance(array, jax.Array)]
-    return min(arrays, key=lambda array: array.size, default=None)
-
-
-def _done(output: Any) -> bool:
-    """Whether the step that made this output is done; a donated output means that a later step has it."""
-    return output is None or output.is_deleted() or output.is_ready()

@@ -18,7 +18,7 @@ import jax
 import optax
 from jax.extend.core import find_top_trace
 
-from ctcguard_integrations.jax_call import Measured
+from ctcguard_integrations.jax_measured import Measured
 
 Results = tuple[jax.Array, jax.Array, jax.Array]
 """Losses (batch,), and the forward log-probs of ending with the blank and with a label."""

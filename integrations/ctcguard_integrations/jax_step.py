@@ -6,19 +6,17 @@ import atexit
 import functools
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
 from jax.extend.core import get_opaque_trace_state
 
 from ctcguard.errors import CTCVerdictError
-from ctcguard.finding import Finding
 from ctcguard.guard import Guard
+from ctcguard.guarded import Guarded
 from ctcguard.settings import load
-from ctcguard.verdict import Verdict
 from ctcguard_integrations import jax_seam
 from ctcguard_integrations.jax_rebuild import rebuilt
 from ctcguard_integrations.jax_recorder import Recorder
@@ -29,7 +27,7 @@ R = TypeVar("R")
 _NOT_TRACING = get_opaque_trace_state()
 
 
-class GuardedStep(Generic[P, R]):
+class GuardedStep(Guarded, Generic[P, R]):
     """A training step under guard; made by `guard_step`. It takes and returns what the step itself does.
 
     Attributes
@@ -41,28 +39,18 @@ class GuardedStep(Generic[P, R]):
     """
 
     def __init__(self, step: Callable[P, R], guard: Guard) -> None:
+        super().__init__(guard)
         functools.update_wrapper(self, step, updated=())
-        self.step, self.guard = step, guard
+        self.step = step
         self._recorder = Recorder(guard)
         self._recorder.compiled_earlier = isinstance(step, jax.stages.Compiled)
         self._run = rebuilt(step, self._recorder)
         jax_seam.install(self)
         _open.add(self)
 
-    @property
-    def findings(self) -> list[Finding]:
-        """What was found so far."""
-        return self.guard.findings
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """One for each root cause found so far."""
-        return self.guard.verdicts
-
-    @property
-    def run_dir(self) -> Path:
-        """Where findings.jsonl goes."""
-        return self.guard.run_dir
+    def batch(self, ids: Iterable[object]) -> None:
+        """Name the utterances of the next call of the step; findings then show these names."""
+        self._recorder.name(tuple(map(str, ids)))
 
     def flush(self) -> None:
         """Judge all steps started so far; this waits for the device."""

@@ -6,18 +6,16 @@ import atexit
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import torch
 
 from ctcguard.errors import CallError, CTCStop, CTCVerdictError
-from ctcguard.finding import Finding
 from ctcguard.guard import Guard
+from ctcguard.guarded import Guarded
 from ctcguard.settings import load
-from ctcguard.verdict import Verdict
 from ctcguard_integrations import torch_seam
 from ctcguard_integrations.late_wandb import outer_sinks
 from ctcguard_integrations.torch_capture import Capture
@@ -27,11 +25,11 @@ from ctcguard_integrations.torch_pending import Pending
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Watch:
+class Watch(Guarded):
     """A guard at work on PyTorch code; made by `watch`."""
 
     def __init__(self, guard: Guard, settings: dict[str, Any]) -> None:
-        self.guard = guard
+        super().__init__(guard)
         self.thread = threading.get_ident()
         self._settings = settings
         self._pending = Pending()
@@ -42,28 +40,9 @@ class Watch:
         atexit.register(self.close)
 
     @property
-    def findings(self) -> list[Finding]:
-        """What was found so far."""
-        return self.guard.findings
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """One for each root cause found so far."""
-        return self.guard.verdicts
-
-    @property
-    def run_dir(self) -> Path:
-        """Where findings.jsonl goes."""
-        return self.guard.run_dir
-
-    @property
     def is_open(self) -> bool:
         """Whether it still watches."""
         return self._open
-
-    def batch(self, ids: Iterable[object]) -> None:
-        """Name the utterances of the coming calls, until the next optimizer step; findings then show these names."""
-        self.guard.batch(ids)
 
     def close(self, failed: bool = False) -> None:
         """Stop watching, judge what is still on its way, write the last line of findings.jsonl. Twice is harmless."""

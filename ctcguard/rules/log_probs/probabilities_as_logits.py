@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctcguard.finding import Finding, Severity
+from ctcguard.provenance import Provenance
 from ctcguard.readings import Readings
 from ctcguard.rules.log_probs._tolerance import ToleranceRule
 
@@ -60,7 +61,16 @@ class ProbabilitiesAsLogits(ToleranceRule):
 
     code = "CTC404"
     severity = Severity.ERROR
-    wants = ("expects", "sample_min", "sample_max", "row_sum_error", "softmax_dtype", "fits_bfloat16", "fits_float16")
+    wants = (
+        "expects",
+        "sample_min",
+        "sample_max",
+        "row_sum_error",
+        "softmax_dtype",
+        "fits_bfloat16",
+        "fits_float16",
+        "provenance",
+    )
     causes = ("softmax-before-loss",)
     explains = ("CTC504",)
 
@@ -72,10 +82,12 @@ class ProbabilitiesAsLogits(ToleranceRule):
         if readings["expects"] != "logits" or not probabilities:
             return None
         loss = readings.get("source") or "the loss"
+        provenance: Provenance = readings["provenance"]
+        made = f", made by {provenance}" if provenance.softmax() is not None else ""
         return self.finding(
             readings,
             cause="softmax-before-loss",
-            evidence=f"every value is in [0, 1] (seen: {low:.3g} to {high:.3g}) and rows sum to 1",
+            evidence=f"every value is in [0, 1] (seen: {low:.3g} to {high:.3g}) and rows sum to 1{made}",
             message=f"{loss} applies softmax itself and must be given logits, but was given probabilities",
             fix=f"remove the softmax: pass the output of the last layer to {loss} as it is",
             numbers={"sample_min": low, "sample_max": high, "row_sum_error": error},

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from ctcguard.provenance import UNKNOWN
 from ctcguard.readings import Readings
 from ctcguard.rules.log_probs.probabilities_as_logits import ProbabilitiesAsLogits
 from tests.reference.calls import findings, of_optax
@@ -22,6 +23,7 @@ def readings(**other: Any) -> Readings:
         "sample_min": 0.0,
         "sample_max": 1.0,
         "row_sum_error": 0.0,
+        "provenance": UNKNOWN,
         "softmax_dtype": "float32",
     }
     return Readings({**values, "fits_bfloat16": 0.0, "fits_float16": 0.0, "source": "optax.ctc_loss", **other})

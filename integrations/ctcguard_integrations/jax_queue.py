@@ -1,0 +1,83 @@
+"""Measured calls of a JAX step that are not judged yet, in the order in which they came."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctcguard_integrations.jax_measured import Measured
+
+LONGEST = 32
+"""Calls kept back while the device is behind; then the oldest is waited for."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One measured call.
+
+    Attributes
+    ----------
+    step : int
+        The step that it belongs to.
+    route : str
+        How it came: ``auxiliary``, ``callback`` or ``direct``.
+    measured : Measured
+        Perhaps still being computed.
+    ids : tuple of str
+        Names of the utterances, or empty.
+    """
+
+    step: int
+    route: str
+    measured: Measured
+    ids: tuple[str, ...] = ()
+
+    def repeats(self, other: Entry) -> bool:
+        """Whether this is the same run of the same call: jax.checkpoint computes it twice."""
+        same = (self.step, self.route, self.measured.site) == (other.step, other.route, other.measured.site)
+        return same and np.array_equal(self.measured.packed, other.measured.packed, equal_nan=True)
+
+    def ready(self) -> bool:
+        """Whether reading it waits for nothing."""
+        return not isinstance(self.measured.packed, jax.Array) or self.measured.packed.is_ready()  # type: ignore[attr-defined]
+
+
+class Queue:
+    """Entries first in, first out; and which steps are still being computed, for callbacks do not say theirs."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque()
+        self._flights: deque[tuple[int, Any]] = deque(maxlen=LONGEST)
+
+    def add(self, entry: Entry) -> None:
+        """Keep one until it is judged."""
+        self._entries.append(entry)
+
+    def add_once(self, entry: Entry) -> None:
+        """Keep one unless the same run is waiting already."""
+        if not any(entry.repeats(other) for other in list(self._entries)):
+            self._entries.append(entry)
+
+    def started(self, step: int, outputs: Any) -> None:
+        """A step is being computed; its smallest output tells when it is done."""
+        arrays = [array for array in jax.tree.leaves(outputs) if isinstance(array, jax.Array)]
+        self._flights.append((step, min(arrays, key=lambda array: array.size, default=None)))
+
+    def running(self, otherwise: int) -> int:
+        """The oldest step that is not done yet."""
+        return next((step for step, output in list(self._flights) if not _done(output)), otherwise)
+
+    def due(self, wait: bool) -> Iterator[Entry]:
+        """Take out what can be read without waiting; with ``wait``, everything."""
+        while self._entries and (wait or len(self._entries) > LONGEST or self._entries[0].ready()):
+            yield self._entries.popleft()
+
+
+def _done(output: Any) -> bool:
+    """Whether the step that made this output is done; a donated output means that a later step has it."""
+    return output is None or output.is_deleted() or output.is_ready()
