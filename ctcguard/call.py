@@ -40,6 +40,8 @@ class CTCCall:
         How the scores were made.
     utterance_ids : tuple of str
         Names given by the user, one an utterance, or empty.
+    unknown : int or None
+        Index of the symbol that stands for whatever the vocabulary lacks (unk), where one is known.
     """
 
     scores: Array
@@ -56,6 +58,7 @@ class CTCCall:
     call_site: str = ""
     provenance: Provenance = UNKNOWN
     utterance_ids: tuple[str, ...] = ()
+    unknown: int | None = None
 
     @property
     def batch(self) -> int:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ctcguard._array import Array
 from ctcguard.call import CTCCall
 from ctcguard.case import Case, summary, suspicion
 from ctcguard.errors import CTCVerdictError
 from ctcguard.finding import SCHEMA, Finding, Phase, Where
+from ctcguard.history import History
 from ctcguard.judge import describer, facts, judge
-from ctcguard.probes import CONTRACT, DISTRIBUTION, EXACT, Layout, Probe, measure, unpack
+from ctcguard.probes import CONTRACT, DISTRIBUTION, EXACT, Layout, Probe, measure, one_utterance, unpack
 from ctcguard.readings import Readings
 from ctcguard.reporter import Reporter
 from ctcguard.rules import GuardBlind, Rule
@@ -30,10 +31,10 @@ from ctcguard.sinks.jsonl import JsonLines
 from ctcguard.verdict import Verdict
 from ctcguard.vocabulary import Vocabulary
 
-LENGTH_HISTORY = 32
-"""Training calls whose lengths are remembered, for CTC304."""
 ALWAYS_CALLS, THINNED = 32, 16
 """Calls measured in full whatever the budget says; after them, one in so many while over budget."""
+EXACT_LOSS_CALLS = 1024
+"""Of so many calls, the first has the loss of one utterance computed exactly (CTC505)."""
 BLIND_STEPS = 100
 """Optimizer steps without a call after which CTC901 is said; else at the end."""
 
@@ -74,7 +75,7 @@ class Guard:
         self._moved = False
         self._step_cases: list[Case] = []
         self._heads: set[tuple[int, int]] | None = set()
-        self._lengths: deque[tuple[int, int]] = deque(maxlen=LENGTH_HISTORY)
+        self._history = History()
         self._utterance_ids: tuple[str, ...] = ()
         self._lock = threading.RLock()
 
@@ -129,6 +130,8 @@ class Guard:
             where = self._where(phase, self.micro_step, call.framework, call.source, call.call_site)
             if self._utterance_ids and not call.utterance_ids:
                 call = call.with_ids(self._utterance_ids)
+            if call.unknown is None and self.unknown is not None:
+                call = replace(call, unknown=self.unknown)
             describe = describer(call.without_arrays(), self.vocabulary)
             case = Case(call, where, Readings(facts(call, self.vocabulary), describe))
             if phase == "train":
@@ -141,8 +144,15 @@ class Guard:
                 self._react_early(case)
             return case
 
-    def probes(self) -> tuple[Probe, ...]:
+    @property
+    def unknown(self) -> int | None:
+        """Index of the symbol that stands for whatever the vocabulary lacks."""
+        return None if self.vocabulary is None else self.vocabulary.unknown
+
+    def probes(self, batch: int) -> tuple[Probe, ...]:
         """What to measure of the scores of this call: targets, lengths, losses and frame maxima whatever the budget."""
+        if self.calls % EXACT_LOSS_CALLS == 1 and batch:
+            return (*DISTRIBUTION, partial(one_utterance, index=self.calls // EXACT_LOSS_CALLS % batch))
         return EXACT if self.thinned() else DISTRIBUTION
 
     def thinned(self) -> bool:
@@ -155,7 +165,7 @@ class Guard:
     def judge(self, case: Case, packed: Array, layout: Layout) -> None:
         """Read what was measured, judge it together with what is known of the case already, and react."""
         with self._lock:
-            self._judge(case, unpack(packed, layout))
+            self._judge(case, unpack(packed, layout), last=True)
             case.call = case.call.without_arrays()
             if case.where.phase == "train":
                 scalars = summary(case.readings) | {"overhead_fraction": self.overhead_fraction()}
@@ -167,14 +177,14 @@ class Guard:
         self.reporter.report(case.findings, case.healthy, written=case.written)
 
     def check_step(self, values: Mapping[str, Any], source: str) -> None:
-        """Judge readings of the step (gradients) just before an optimizer uses them.
+        """Judge readings of the step (gradients, what a trainer logs): the rules that want at least one of them.
 
-        The rules also see the readings of the step's call that explains most: one with bad padding or a bad loss.
+        They also see the readings of the step's call that explains most: one with bad padding or a bad loss.
         """
         with self._lock:
             where = self._where("train", max(0, self.micro_step - 1), source=source)
             readings = max((case.readings for case in self._step_cases), key=suspicion, default=Readings({}))
-            rules = [rule for rule in self._rules() if rule.about_step()]
+            rules = [rule for rule in self._rules() if not values.keys().isdisjoint(rule.wants)]
             findings, healthy = judge(rules, readings.with_values(values), where, self._rule_fault)
             before = [finding for case in self._step_cases for finding in case.findings]
             self.reporter.report(findings, healthy, before)
@@ -256,11 +266,15 @@ class Guard:
     def _rules(self) -> list[Rule]:
         return [rule for rule in self.reporter.rules if rule.code not in self.reporter.broken]
 
-    def _judge(self, case: Case, values: Mapping[str, Any]) -> None:
+    def _judge(self, case: Case, values: Mapping[str, Any], last: bool = False) -> None:
+        """Run the rules whose readings are there now; with ``last``, no more will come."""
         readings = case.readings.with_values(values)
-        if case.where.phase == "train" and "input_lengths" in values:
-            self._lengths.append((case.call.frames, int(np.max(values["input_lengths"], initial=0))))
-            readings = readings.with_values({"length_history": tuple(self._lengths)})
+        if case.where.phase == "train":
+            if "input_lengths" in values:
+                lengths = self._history.add_lengths(readings)
+                readings = readings.with_values({"length_history": lengths})
+            if last and self._history.add(case.where.step, readings):
+                readings = readings.with_values({"history": self._history.columns()})
         case.readings = readings
         rules = [rule for rule in self._rules() if rule.code not in case.ran and not rule.about_vocabulary()]
         findings, healthy = judge(rules, readings, case.where, self._rule_fault)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
 from ctcguard import watch
-from ctcguard.guard import ALWAYS_CALLS, BLIND_STEPS, THINNED, Guard
+from ctcguard.guard import ALWAYS_CALLS, BLIND_STEPS, EXACT_LOSS_CALLS, THINNED, Guard
 from ctcguard.probes import DISTRIBUTION, EXACT
 from ctcguard.settings import load
 
@@ -32,7 +33,16 @@ def test_over_budget_sampled_measurements_are_thinned(
     with guard.contained("work"):
         pass
     guard.calls, guard._spent_s = calls, spent_s
-    assert guard.probes() == (DISTRIBUTION if full else EXACT)
+    assert guard.probes(batch=2) == (DISTRIBUTION if full else EXACT)
+
+
+def test_the_first_call_of_1024_has_one_utterance_looked_at_whole() -> None:
+    guard = Guard(load(sinks="none"))
+    seen = {}
+    for guard.calls in (1, 2, EXACT_LOSS_CALLS, EXACT_LOSS_CALLS + 1, 2 * EXACT_LOSS_CALLS + 1):
+        last = guard.probes(batch=2)[-1]
+        seen[guard.calls] = last.keywords["index"] if isinstance(last, functools.partial) else None
+    assert list(seen.values()) == [0, None, None, 1, 0]
 
 
 def test_a_thinned_guard_still_checks_targets_and_lengths_at_every_call() -> None:

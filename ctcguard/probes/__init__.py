@@ -1,36 +1,43 @@
 """Probes: arrays in, one small packed array out, and back to named readings on the host.
 
 `CONTRACT` probes look at targets and lengths; they are cheap and run before the loss. `DISTRIBUTION` probes look at the
-scores and losses: `EXACT` ones at every call, `SAMPLED` ones less often when the guard is over its budget.
+scores and losses: `EXACT` ones at every call, `SAMPLED` ones less often when the guard is over its budget. One whole
+utterance (`one_utterance`) is looked at at the first call, and rarely after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from ctcguard._array import Array, HostArray, arange, dtype_name, is_host, like, namespace, quiet, to_numpy
 from ctcguard.call import CTCCall
 from ctcguard.probes.lengths import lengths
-from ctcguard.probes.log_probs import frame_maxima, normalisation, other_axes
+from ctcguard.probes.log_probs import frame_maxima, greedy, normalisation, other_axes
 from ctcguard.probes.loss import alignment_cost, losses
-from ctcguard.probes.targets import label_faults
+from ctcguard.probes.targets import label_faults, unknown_labels
+from ctcguard.probes.utterance import one_utterance
 
 Probe = Callable[[CTCCall], dict[str, Array]]
 
-CONTRACT: tuple[Probe, ...] = (lengths, label_faults)
+CONTRACT: tuple[Probe, ...] = (lengths, label_faults, unknown_labels)
 EXACT: tuple[Probe, ...] = (losses, frame_maxima)
-SAMPLED: tuple[Probe, ...] = (normalisation, other_axes, alignment_cost)
+SAMPLED: tuple[Probe, ...] = (normalisation, greedy, other_axes, alignment_cost)
 DISTRIBUTION = EXACT + SAMPLED
+
+
+__all__ = ["CONTRACT", "DISTRIBUTION", "EXACT", "SAMPLED", "Layout", "Probe", "measure", "one_utterance", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Names of what a packed array holds: first the scalars, then the columns, each ``batch`` long."""
+    """Names of what a packed array holds: scalars, then columns, each ``batch`` long, then blocks of any shape."""
 
     scalars: tuple[str, ...]
     columns: tuple[str, ...]
     batch: int
+    blocks: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 def measure(call: CTCCall, probes: Sequence[Probe], beside: Array | None = None) -> tuple[Array, Layout]:
@@ -48,7 +55,7 @@ def measure(call: CTCCall, probes: Sequence[Probe], beside: Array | None = None)
 
     Returns
     -------
-    packed : array, (scalars + columns × batch,)
+    packed : array, (scalars + columns × batch + sizes of blocks,)
         float64 if one of the values is, else float32. Not on the host: nothing waits for the device. Empty when no
         probe had anything to measure.
     layout : Layout
@@ -65,17 +72,24 @@ def measure(call: CTCCall, probes: Sequence[Probe], beside: Array | None = None)
         dtype = xp.float64 if wide else xp.float32
         scalars = tuple(name for name, value in ready.items() if value.ndim == 0)
         columns = tuple(name for name, value in ready.items() if value.ndim == 1)
-        parts = [xp.reshape(xp.astype(ready[name], dtype, copy=False), (-1,)) for name in scalars + columns]
+        blocks = tuple((name, tuple(map(int, value.shape))) for name, value in ready.items() if value.ndim > 1)
+        names = (*scalars, *columns, *(name for name, _ in blocks))
+        parts = [xp.reshape(xp.astype(ready[name], dtype, copy=False), (-1,)) for name in names]
         packed = xp.concat(parts) if parts else xp.astype(arange(first, 0), dtype)
-        return packed, Layout(scalars, columns, call.batch)
+        return packed, Layout(scalars, columns, call.batch, blocks)
 
 
 def unpack(packed: Array, layout: Layout) -> dict[str, float | HostArray]:
-    """Readings by name from a packed array: floats, and columns (batch,). This waits for the device."""
+    """Readings by name from a packed array: floats, columns (batch,), blocks. This waits for the device."""
     host = to_numpy(packed)
     readings: dict[str, float | HostArray] = {name: float(host[i]) for i, name in enumerate(layout.scalars)}
-    rest = host[len(layout.scalars) :].reshape(len(layout.columns), layout.batch)
-    return readings | dict(zip(layout.columns, rest, strict=True))
+    end = len(layout.scalars) + len(layout.columns) * layout.batch
+    rest = host[len(layout.scalars) : end].reshape(len(layout.columns), layout.batch)
+    readings |= dict(zip(layout.columns, rest, strict=True))
+    for name, shape in layout.blocks:
+        start, end = end, end + prod(shape)
+        readings[name] = host[start:end].reshape(shape)
+    return readings
 
 
 def _real(value: Array) -> Array:

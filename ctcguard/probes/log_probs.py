@@ -27,6 +27,14 @@ def _wide(xp: ModuleType, values: Array) -> Array:
     return values if values.dtype == xp.float64 else xp.astype(values, xp.float32, copy=False)
 
 
+def _sample(call: CTCCall) -> tuple[Array, Array]:
+    """Every k-th frame, of every k-th utterance with very wide vocabularies, and which of these frames are valid."""
+    utterances = ceil(call.batch * call.classes / SAMPLED_VALUES)
+    stride = ceil(call.batch * call.frames * call.classes / (SAMPLED_VALUES * utterances))
+    scores = _wide(namespace(call.scores), call.scores[::utterances, ::stride, :])
+    return scores, _valid(call)[::utterances, ::stride]
+
+
 def frame_maxima(call: CTCCall) -> dict[str, Array]:
     """The largest score of every frame: the one pass over all of ``scores``.
 
@@ -103,10 +111,7 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     if 0 in call.scores.shape:
         return {}
     xp = namespace(call.scores)
-    utterances = ceil(call.batch * call.classes / SAMPLED_VALUES)
-    stride = ceil(call.batch * call.frames * call.classes / (SAMPLED_VALUES * utterances))
-    valid = _valid(call)[::utterances, ::stride]
-    scores = _wide(xp, call.scores[::utterances, ::stride, :])
+    scores, valid = _sample(call)
     peak = xp.max(scores, axis=2)
     logsumexp = _logsumexp(xp, scores, 2)
     zero = xp.zeros_like(peak)
@@ -133,6 +138,49 @@ def _fits(xp: ModuleType, values: Array, bits: int) -> Array:
     scaled = values * float(2 ** (total - bits) + 1)
     high = scaled - (scaled - values)
     return xp.astype(xp.all(high == values), values.dtype)
+
+
+def greedy(call: CTCCall) -> dict[str, Array]:
+    """Which symbols win: the start of a greedy decoding, over sampled valid frames.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``scores`` (batch, time, classes), log-probs or logits; the frames that `normalisation` reads.
+
+    Returns
+    -------
+    dict
+        Scalars: ``blank_fraction``, share of the frames in [0, 1] whose largest score is the blank's; ``top_class``,
+        the index of the class that wins most frames (the lowest of several), and ``top_fraction``, its share. Classes
+        that tie share a frame. Without valid frames both shares are 0; with NaN in a frame nobody wins it. Nothing
+        when an axis is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.eye(4)[[[0, 0, 3, 0]]]
+    >>> found = greedy(ctc_call(logits=scores, targets=[[1]], input_lengths=[4], target_lengths=[1], blank=0))
+    >>> float(found["blank_fraction"]), int(found["top_class"])
+    (0.75, 0)
+    """
+    if 0 in call.scores.shape:
+        return {}
+    xp = namespace(call.scores)
+    scores, valid = _sample(call)
+    winners = xp.astype(scores == xp.max(scores, axis=2, keepdims=True), scores.dtype)
+    ties = xp.sum(winners, axis=2, keepdims=True)
+    frames = xp.astype(valid, scores.dtype)
+    wins = xp.sum(winners * (frames[:, :, None] / xp.where(ties > 0, ties, ties + 1)), axis=(0, 1))
+    total = xp.sum(frames)
+    share = wins / xp.where(total > 0, total, total + 1)
+    blank = arange(call.scores, call.classes) == call.blank
+    return {
+        "blank_fraction": xp.sum(xp.where(blank, share, xp.zeros_like(share))),
+        "top_class": xp.argmax(share),
+        "top_fraction": xp.max(share),
+    }
 
 
 def other_axes(call: CTCCall) -> dict[str, Array]:

@@ -41,6 +41,15 @@ class _Labels:
         total = xp.concat([xp.zeros_like(flags[:1]), xp.cumulative_sum(flags)])
         return xp.take(total, self.ends) - xp.take(total, self.starts)
 
+    def at_ends(self) -> tuple[Array, Array]:
+        """Flags of the first and of the last counted label of each utterance."""
+        xp = self.xp
+        inside = self.counted[..., 1:] & self.counted[..., :-1]
+        if inside.ndim == 1:
+            inside = inside & (self.owner[1:] == self.owner[:-1])
+        edge = xp.zeros_like(self.counted[..., :1])
+        return self.counted & ~xp.concat([edge, inside], axis=-1), self.counted & ~xp.concat([inside, edge], axis=-1)
+
     def after(self, flags: Array) -> Array:
         """Flags about a label and the one before it, given from the second on; the first of an utterance has none."""
         xp = self.xp
@@ -90,6 +99,47 @@ def label_faults(call: CTCCall) -> dict[str, Array]:
         "adjacent_repeats": labels.count(labels.after(targets[..., 1:] == targets[..., :-1])),
         "label_max": xp.max(xp.where(labels.counted & (targets >= 0), targets, -xp.ones_like(targets))),
         "label_min": xp.min(xp.where(labels.counted & (targets < 0), targets, xp.zeros_like(targets))),
+    }
+
+
+def unknown_labels(call: CTCCall) -> dict[str, Array]:
+    """Labels that stand for what the vocabulary lacks, and where they stand.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``targets`` (batch, labels) or (labels,), ``target_lengths`` (batch,), ``unknown``.
+
+    Returns
+    -------
+    dict
+        Columns (batch,), counts of labels within ``target_lengths``: ``unknown_labels``; ``unknown_runs``, how many
+        runs of adjacent unknown labels there are; ``unknown_first`` and ``unknown_last``, 1 when the first or the last
+        label is unknown. Nothing when ``unknown`` is None or there is no room for a label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.zeros((1, 9, 4))
+    >>> call = ctc_call(
+    ...     log_probs=scores, targets=[[3, 3, 1, 3]], input_lengths=[9], target_lengths=[4], blank=0, unknown=3
+    ... )
+    >>> found = unknown_labels(call)
+    >>> int(found["unknown_labels"][0]), int(found["unknown_runs"][0]), int(found["unknown_last"][0])
+    (3, 2, 1)
+    """
+    if call.unknown is None or 0 in call.targets.shape:
+        return {}
+    labels = _Labels(call)
+    unknown = labels.targets == call.unknown
+    first, last = labels.at_ends()
+    continued = labels.after(unknown[..., :-1] & unknown[..., 1:])
+    return {
+        "unknown_labels": labels.count(unknown),
+        "unknown_runs": labels.count(unknown & ~continued),
+        "unknown_first": labels.count(unknown & first),
+        "unknown_last": labels.count(unknown & last),
     }
 
 

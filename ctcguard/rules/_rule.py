@@ -58,11 +58,6 @@ class Rule(BaseModel):
         """Whether the rule holds the vocabulary against the head: judged once in a run, not at every call."""
         return cls.is_setup() and "vocabulary" in cls.wants
 
-    @classmethod
-    def about_step(cls) -> bool:
-        """Whether the rule is about gradients and weights: judged when an optimizer is about to step."""
-        return cls.code.startswith("CTC6")
-
     def check(self, readings: Readings) -> Finding | None:
         """The finding, or None when the healthy condition holds. NaN never satisfies it."""
         raise NotImplementedError

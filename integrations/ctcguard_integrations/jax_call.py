@@ -45,7 +45,7 @@ class Seen:
         """Run the probes: in the program that is traced, or in one of their own."""
         if len(self.arrays["scores"].shape) != 3:
             raise CallError(f"{self.expects} must be (batch, time, classes), not {self.arrays['scores'].shape}")
-        packed = _packed(self.arrays, expects=self.expects, blank=self.blank)
+        packed = _packed(self.arrays, expects=self.expects, blank=self.blank, unknown=self.facts.get("unknown"))
         shapes: dict[str, Any] = {name: _stand_in(array) for name, array in self.arrays.items() if name in IN_CALL}
         call = ctc_call(**{self.expects: shapes.pop("scores")}, **shapes, blank=self.blank, **self.facts)
         return Measured(packed.array, self.arrays["targets"], self.arrays["target_lengths"], Site(call, packed.layout))
@@ -78,10 +78,10 @@ def _joined(array: Any, mapped: bool, size: int, name: str) -> Any:
     return array.reshape((*array.shape[:axis], -1, *array.shape[axis + 2 :]))
 
 
-@partial(jax.jit, static_argnames=("expects", "blank"), inline=True)
-def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int) -> Packed:
+@partial(jax.jit, static_argnames=("expects", "blank", "unknown"), inline=True)
+def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int, unknown: int | None) -> Packed:
     given: dict[str, Any] = {name: arrays[name] for name in IN_CALL if name in arrays}
-    call = ctc_call(**{expects: given.pop("scores")}, **given, blank=blank)
+    call = ctc_call(**{expects: given.pop("scores")}, **given, blank=blank, unknown=unknown)
     found: dict[str, Any] = {}
     if "label_paddings" in arrays:
         found |= padding_faults(arrays["frame_paddings"], arrays["label_paddings"], arrays["targets"])

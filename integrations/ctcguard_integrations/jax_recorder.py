@@ -85,19 +85,22 @@ class Recorder:
     def called(self, arguments: dict[str, Any], source: str, result: Results, sheet: Sheet | None) -> None:
         """Measure the call where it is."""
         with self.guard.contained(source):
-            made = provenance(arguments["logits"])
-            facts = {"framework": "jax", "source": source, "call_site": call_site(2), "provenance": made}
+            facts = self._facts(source, call_site(2), arguments["logits"])
             self._route(of_optax(arguments, result, **facts), sheet)
 
     def observe(self, call: dict[str, Any], sheet: Sheet | None) -> None:
         """Measure a loss of the user's own."""
         self.blind = False
-        facts: dict[str, Any] = {"framework": "jax", "source": "ctcguard.observe", "call_site": call_site(3)}
+        facts: dict[str, Any] = {}
         with self.guard.contained("ctcguard.observe"):
-            facts["provenance"] = provenance(call.get("log_probs", call.get("logits")))
+            facts = self._facts("ctcguard.observe", call_site(3), call.get("log_probs", call.get("logits")))
         seen = of_observed(call, **facts)
         with self.guard.contained("ctcguard.observe"):
             self._route(seen, sheet)
+
+    def _facts(self, source: str, site: str, scores: Any) -> dict[str, Any]:
+        known = {"framework": "jax", "source": source, "call_site": site, "unknown": self.guard.unknown}
+        return known | {"provenance": provenance(scores)}
 
     def _route(self, seen: Seen, sheet: Sheet | None) -> None:
         if seen.mapped():

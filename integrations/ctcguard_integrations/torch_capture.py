@@ -83,7 +83,8 @@ class Capture:
     def measure(self, case: Case, losses: torch.Tensor | None) -> None:
         """Measure what has not been measured yet, and judge it now or when it arrives."""
         call = case.call if losses is None else case.call.with_losses(losses.detach().reshape(-1))
-        probes = self._guard.probes() if case.ran else CONTRACT + self._guard.probes()
+        probes = self._guard.probes(call.batch)
+        probes = probes if case.ran else CONTRACT + probes
         packed, layout = measure(call, probes, beside=call.scores)
         if is_host(packed):
             self._guard.judge(case, packed, layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from ctcguard.call import ctc_call
-from ctcguard.probes import CONTRACT, DISTRIBUTION, measure, unpack
+from ctcguard.probes import CONTRACT, DISTRIBUTION, measure, one_utterance, unpack
 from tests.reference.readings import readings
 
 BLANK = 2
+ONE = [functools.partial(one_utterance, index=index) for index in range(4)]
 ROWS = ((1, 1, 3), (0, 4, 0), (), (3,))
 LENGTHS = (12, 9, 5, 1)
 Measure = Callable[..., dict[str, Any]]
@@ -146,6 +148,46 @@ def test_a_softmax_over_another_axis(measured: Measure, axis: int, name: str) ->
     found = measured(**given(log_probs=values - np.log(np.exp(values).sum(axis, keepdims=True))))
     assert found[f"logsumexp_{name}_abs_max"] < 1e-5
     assert max(-found["logsumexp_min"], found["logsumexp_max"]) > 0.1
+
+
+def test_unknown_labels_and_where_they_stand(measured: Measure) -> None:
+    rows = ((4, 4, 1, 4), (1, 4, 3), (), (4,))
+    columns = {
+        "unknown_labels": [3, 1, 0, 1],
+        "unknown_runs": [2, 1, 0, 1],
+        "unknown_first": [1, 0, 0, 1],
+        "unknown_last": [1, 0, 0, 1],
+    }
+    agrees(measured(**given(rows, unknown=4, targets=padded(rows, fill=4))), columns)
+    row = np.asarray([label for labels in rows for label in labels])
+    agrees(measured(**given(rows, unknown=4, targets=row)), columns)
+
+
+@pytest.mark.parametrize("tied", [0.0, 3.0])
+def test_classes_that_tie_share_a_frame(measured: Measure, tied: float) -> None:
+    found = measured(**given(log_probs=np.full((4, 12, 5), tied, np.float32)))
+    assert found["blank_fraction"] == pytest.approx(0.2)
+    assert (found["top_class"], found["top_fraction"]) == (0, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("kind", ["log_probs", "logits"])
+@pytest.mark.parametrize("concatenated", [False, True])
+@pytest.mark.parametrize("index", range(4))
+def test_one_utterance_holds_all_that_its_loss_depends_on(
+    measured: Measure, kind: str, concatenated: bool, index: int
+) -> None:
+    rows = ((1, 1, 3), (0, 4, 0), (3,), (4, 4))
+    call = given(rows, losses=np.arange(4, dtype=np.float32))
+    call[kind] = call.pop("log_probs") + (3 if kind == "logits" else 0)
+    if concatenated:
+        call["targets"] = np.asarray([label for labels in rows for label in labels])
+    found = measured(probes=(ONE[index],), **call)
+    labels, log_probs = rows[index], scores()[index]
+    expected = np.concatenate([log_probs[:, [BLANK]], log_probs[:, list(labels)]], axis=1)
+    np.testing.assert_allclose(found["exact_log_probs"][:, : len(labels) + 1], expected, rtol=2e-6, atol=2e-6)
+    assert found["exact_labels"][0, : len(labels)].tolist() == list(labels)
+    lengths = LENGTHS[index], len(labels), index, index
+    assert tuple(found[f"exact_{name}"] for name in ("frames", "label_count", "index", "loss")) == lengths
 
 
 def test_logits_have_no_alignment_cost(measured: Measure) -> None:

@@ -35,6 +35,7 @@ def readings(
         "non_finite_frames": [sum(not math.isfinite(highest(frame)) for frame in rows) for rows in valid],
         "non_finite_padding_frames": [sum(not math.isfinite(highest(frame)) for frame in rows) for rows in beyond],
         **normalisation([frame for rows in valid for frame in rows], classes, padded=any(len(rows) for rows in beyond)),
+        **greedy([frame for rows in valid for frame in rows], classes, blank),
         "logsumexp_time_abs_max": worst([log_sum(list(scores[b, :, c])) for b in range(batch) for c in range(classes)]),
         "logsumexp_batch_abs_max": worst(
             [log_sum(list(scores[:, t, c])) for t in range(frames) for c in range(classes)]
@@ -60,6 +61,16 @@ def normalisation(frames: Sequence[Sequence[float]], classes: int, *, padded: bo
         "fits_bfloat16": float(all(fits(x, 8) for x in finite)),
         "fits_float16": float(all(fits(x, 11) for x in finite)),
     }
+
+
+def greedy(frames: Sequence[Sequence[float]], classes: int, blank: int) -> dict[str, float]:
+    wins = [0.0] * classes
+    for frame in frames:
+        best = [c for c in range(classes) if float(frame[c]) == highest(list(map(float, frame)))]
+        for c in best:
+            wins[c] += 1 / len(best) / len(frames)
+    top = wins.index(max(wins))
+    return {"blank_fraction": wins[blank], "top_class": top, "top_fraction": wins[top]}
 
 
 def fits(value: float, bits: int) -> bool:
