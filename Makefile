@@ -14,7 +14,7 @@ help:
 	@echo "make test         the tests                      (PYTEST_ARGS='-k lengths -x')"
 	@echo "make lint         style, types, docstrings of the probes"
 	@echo "make wheel-check  the distribution, built and installed with the core dependencies only"
-	@echo "make demo         real speech, a real trainer, four cases    (DEMO_ARGS='--quick')"
+	@echo "make demo         real speech, a real trainer, five cases    (DEMO_ARGS='--quick')"
 	@echo "make docs         write docs/rules from the docstrings of the rules"
 	@echo "make clean        remove what all of these made"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-CASES = ("healthy", "softmax", "narrow-head", "short-clip")
-_REQUIRED = ("torch", "transformers", "accelerate", "wandb", "espeakng_loader")
+CASES = ("healthy", "softmax", "narrow-head", "short-clip", "free-labels")
+_REQUIRED = ("torch", "transformers", "accelerate", "jax", "optax", "flax", "wandb", "espeakng_loader")
 
 
 def run_demo(case: str | None = None, quick: bool = False) -> int:
@@ -12,7 +12,7 @@ def run_demo(case: str | None = None, quick: bool = False) -> int:
     Parameters
     ----------
     case : str, optional
-        Only this one: ``healthy``, ``softmax``, ``narrow-head`` or ``short-clip``.
+        Only this one: ``healthy``, ``softmax``, ``narrow-head``, ``short-clip`` or ``free-labels``.
     quick : bool
         Under 30 seconds in all: less speech and fewer steps, and the character error rate is not judged.
 

@@ -1,4 +1,4 @@
-"""The four cases, one after the other."""
+"""The five cases, one after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ctcguard.demo import healthy, narrow_head, short_clip, softmax
+from ctcguard.demo import free_labels, healthy, narrow_head, short_clip, softmax
 from ctcguard.demo.screen import Screen, quiet
 from ctcguard.demo.training import Stage
 
@@ -25,6 +25,7 @@ CASES: Final[Mapping[str, Case]] = {
     "softmax": Case(softmax.TITLE, softmax.run),
     "narrow-head": Case(narrow_head.TITLE, narrow_head.run),
     "short-clip": Case(short_clip.TITLE, short_clip.run),
+    "free-labels": Case(free_labels.TITLE, free_labels.run),
 }
 
 

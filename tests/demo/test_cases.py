@@ -30,14 +30,17 @@ def shown(stage: Stage) -> str:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("name", ["softmax", "narrow-head", "short-clip"])
+FOUND = {"softmax": "CTC402", "narrow-head": "CTC101", "short-clip": "CTC301", "free-labels": "CTC201"}
+
+
+@pytest.mark.parametrize("name", FOUND)
 def test_the_planted_mistake_is_found(name: str, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     with quiet():
         assert cases.CASES[name].run(stage)
     assert "  ok  " in shown(stage)
     panel = capsys.readouterr()
     assert panel.out == ""
-    assert {"softmax": "CTC402", "narrow-head": "CTC101", "short-clip": "CTC301"}[name] in panel.err
+    assert FOUND[name] in panel.err
 
 
 def test_the_healthy_run_has_no_finding(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
