@@ -42,6 +42,8 @@ class CTCCall:
         Names given by the user, one an utterance, or empty.
     unknown : int or None
         Index of the symbol that stands for whatever the vocabulary lacks (unk), where one is known.
+    given_labels : array, (batch, labels), or None
+        The labels as the framework was given them, before it removed some (Hugging Face removes padding and blanks).
     """
 
     scores: Array
@@ -59,6 +61,7 @@ class CTCCall:
     provenance: Provenance = UNKNOWN
     utterance_ids: tuple[str, ...] = ()
     unknown: int | None = None
+    given_labels: Array | None = None
 
     @property
     def batch(self) -> int:
@@ -96,7 +99,7 @@ class CTCCall:
 
     def without_arrays(self) -> CTCCall:
         """The same call without its scores and losses, so that waiting for a reading keeps no batch alive."""
-        return replace(self, scores=self.scores[:, :0, :0] + 0, losses=None)
+        return replace(self, scores=self.scores[:, :0, :0] + 0, losses=None, given_labels=None)
 
 
 def ctc_call(

@@ -139,7 +139,7 @@ def diagnose(*, vocabulary: Any = None, rules: Sequence[Rule] | None = None, **c
     'raw-logits'
     """
     known = None if vocabulary is None else Vocabulary.of(vocabulary)
-    normal = ctc_call(**call)
+    normal = ctc_call(**({} if known is None else {"unknown": known.unknown}) | call)
     packed, layout = measure(normal, CONTRACT + DISTRIBUTION, beside=normal.scores)
     readings = Readings({**facts(normal, known), **unpack(packed, layout)}, describer(normal, known))
     findings, healthy = judge([rule() for rule in ALL] if rules is None else rules, readings)

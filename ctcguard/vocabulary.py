@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -16,6 +17,8 @@ BLANK_NAMES = frozenset([
 ])
 # fmt: on
 """Spellings that mean a CTC blank when they are a symbol of their own (compared in lower case)."""
+UNKNOWN_NAMES = frozenset({"<unk>", "[unk]", "<|unk|>", "<unknown>", "[unknown]", "\N{DOUBLE QUESTION MARK}"})
+"""Spellings of the symbol for whatever the vocabulary lacks (lower case)."""
 SPECIAL_NAMES = BLANK_NAMES | {
     "<s>",
     "</s>",
@@ -60,6 +63,7 @@ class Vocabulary:
     special: frozenset[int] = frozenset()
     kind: str = "tokenizer"
     _decode: Callable[[list[int]], str] | None = field(default=None, compare=False)
+    _encode: Callable[[str], list[int]] | None = field(default=None, compare=False)
 
     def emittable(self) -> tuple[int, ...]:
         """Ids that a transcript can turn into, in ascending order."""
@@ -77,6 +81,18 @@ class Vocabulary:
         if self._decode is not None:
             return self._decode([int(label) for label in labels])
         return "".join(self.symbols.get(int(label), "\N{REPLACEMENT CHARACTER}") for label in labels)
+
+    def round_trip(self, text: str) -> str | None:
+        """A text, tokenized and put together again without special and unknown symbols; None when nobody can tell."""
+        labels = [] if self._encode is None else self._encode(text)
+        known = [label for label in labels if label != self.unknown and label not in self.special]
+        return self.text(known) if labels else None
+
+    def own_word(self) -> tuple[str, ...]:
+        """One word made of up to eight of the vocabulary's own letters; empty when it has none."""
+        symbols = (self.symbol(i) or "" for i in self.emittable())
+        letters = [symbol for symbol in symbols if len(symbol) == 1 and symbol.isalpha()]
+        return ("".join(letters[:8]),) if letters else ()
 
     def is_blank_name(self, label: int) -> bool:
         """Whether the symbol of an id is spelt like a blank, or the id has no symbol at all."""
@@ -149,6 +165,7 @@ def _from_mapping(source: Mapping[Any, Any], kind: str = "dict") -> Vocabulary:
         symbols=symbols,
         size=max(symbols) + 1,
         blank=declared[0] if len(declared) == 1 else None,
+        unknown=next((i for i, symbol in symbols.items() if symbol.lower() in UNKNOWN_NAMES), None),
         special=_special_by_name(symbols),
         kind=kind,
     )
@@ -174,6 +191,7 @@ def _from_tokenizer(tokenizer: Any) -> Vocabulary:
         eos=ids["eos"],
         special=special - emitted,
         _decode=_decoder(tokenizer, symbols),
+        _encode=partial(_encode, tokenizer),
     )
 
 

@@ -14,16 +14,16 @@ from math import prod
 from ctcguard._array import Array, HostArray, arange, dtype_name, is_host, like, namespace, quiet, to_numpy
 from ctcguard.call import CTCCall
 from ctcguard.probes.lengths import lengths
-from ctcguard.probes.log_probs import frame_maxima, greedy, normalisation, other_axes
+from ctcguard.probes.log_probs import constant_tails, frame_maxima, greedy, normalisation, other_axes
 from ctcguard.probes.loss import alignment_cost, losses
-from ctcguard.probes.targets import label_faults, unknown_labels
+from ctcguard.probes.targets import label_faults, removed_labels, transcripts, unknown_labels
 from ctcguard.probes.utterance import one_utterance
 
 Probe = Callable[[CTCCall], dict[str, Array]]
 
-CONTRACT: tuple[Probe, ...] = (lengths, label_faults, unknown_labels)
+CONTRACT: tuple[Probe, ...] = (lengths, label_faults, unknown_labels, removed_labels, transcripts)
 EXACT: tuple[Probe, ...] = (losses, frame_maxima)
-SAMPLED: tuple[Probe, ...] = (normalisation, greedy, other_axes, alignment_cost)
+SAMPLED: tuple[Probe, ...] = (normalisation, greedy, constant_tails, other_axes, alignment_cost)
 DISTRIBUTION = EXACT + SAMPLED
 
 

@@ -183,6 +183,42 @@ def greedy(call: CTCCall) -> dict[str, Array]:
     }
 
 
+def constant_tails(call: CTCCall) -> dict[str, Array]:
+    """How many valid frames at the end of each utterance are all the same: padding that went through the model.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``scores`` (batch, time, classes); four classes are read.
+
+    Returns
+    -------
+    dict
+        Column ``tail_frames`` (batch,): valid frames, the last one included, that equal the last one exactly in the
+        four classes; 1 when none does, 0 without valid frames or when the last one holds a NaN. Nothing when an axis
+        is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.asarray([[[0.0, 1.0], [2.0, 0.0], [0.5, 0.5], [0.5, 0.5]]])
+    >>> call = ctc_call(logits=scores, targets=[[1]], input_lengths=[4], target_lengths=[1], blank=0)
+    >>> int(constant_tails(call)["tail_frames"][0])
+    2
+    """
+    if 0 in call.scores.shape:
+        return {}
+    xp = namespace(call.scores)
+    scores = call.scores[:, :, :: ceil(call.classes / 4)]
+    frames = xp.clip(whole(call.scores, call.input_lengths), 0, call.frames)
+    index = xp.broadcast_to(xp.clip(frames - 1, 0, None)[:, None, None], (call.batch, 1, int(scores.shape[2])))
+    last = xp.take_along_axis(scores, index, axis=1)
+    time = arange(call.scores, call.frames)[None, :]
+    differs = _valid(call) & ~xp.all(scores == last, axis=2)
+    return {"tail_frames": frames - 1 - xp.max(xp.where(differs, time, -xp.ones_like(time)), axis=1)}
+
+
 def other_axes(call: CTCCall) -> dict[str, Array]:
     """Whether a softmax ran over time or over the batch instead of the classes: evidence, not a symptom.
 

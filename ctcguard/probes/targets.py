@@ -143,6 +143,84 @@ def unknown_labels(call: CTCCall) -> dict[str, Array]:
     }
 
 
+def removed_labels(call: CTCCall) -> dict[str, Array]:
+    """Labels equal to the blank that the framework removed from within a transcript.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``given_labels`` (batch, labels), ``blank``. Blanks before the first and after the last other label are padding.
+
+    Returns
+    -------
+    dict
+        Columns (batch,): ``removed_labels``, blanks between two labels that stay; ``given_label_count``, how many of
+        the given labels are neither negative nor such padding. Nothing when the given labels are not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> given = np.asarray([[0, 2, 0, 3, 0, -100]])
+    >>> call = ctc_call(
+    ...     log_probs=np.zeros((9, 4)), targets=[2, 3], input_lengths=9, target_lengths=2, blank=0, given_labels=given
+    ... )
+    >>> int(removed_labels(call)["removed_labels"][0])
+    1
+    """
+    if call.given_labels is None or 0 in call.given_labels.shape:
+        return {}
+    xp = namespace(call.given_labels)
+    labels = whole(call.given_labels, call.given_labels)
+    kept = xp.astype((labels != call.blank) & (labels >= 0), labels.dtype)
+    before = xp.cumulative_sum(kept, axis=1)
+    after = before[:, -1:] - before
+    removed = (labels == call.blank) & (before > 0) & (after > 0)
+    counts = xp.sum(xp.astype(removed, labels.dtype), axis=1)
+    return {"removed_labels": counts, "given_label_count": counts + before[:, -1]}
+
+
+def transcripts(call: CTCCall) -> dict[str, Array]:
+    """Whether transcripts are alike, and whether they end in the same label again and again.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``targets`` (batch, labels), ``target_lengths`` (batch,).
+
+    Returns
+    -------
+    dict
+        Columns (batch,): ``fingerprint``, equal for equal transcripts and rarely for others; ``last_label``, -1 for an
+        empty target; ``tail_run``, how many labels at the end are the last one. Nothing for concatenated targets, or
+        without room for a label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.zeros((1, 9, 4))
+    >>> call = ctc_call(log_probs=scores, targets=[[2, 1, 3, 3, 3]], input_lengths=[9], target_lengths=[5], blank=0)
+    >>> int(transcripts(call)["tail_run"][0])
+    3
+    """
+    if call.concatenated or 0 in call.targets.shape:
+        return {}
+    labels = _Labels(call)
+    xp, targets, counted = labels.xp, labels.targets, labels.counted
+    position = arange(targets, int(targets.shape[1]))[None, :]
+    ends = counted & ~xp.concat([counted[:, 1:], xp.zeros_like(counted[:, :1])], axis=1)
+    last = xp.max(xp.where(ends, targets, -xp.ones_like(targets)), axis=1)
+    others = xp.where(counted & (targets != last[:, None]), position, -xp.ones_like(targets))
+    length = xp.sum(xp.astype(counted, targets.dtype), axis=1)
+    weights = (position * 7919 + 1) % 8191
+    return {
+        "fingerprint": xp.sum(xp.where(counted, (targets + 1) % 65_536 * weights, xp.zeros_like(targets)), axis=1),
+        "last_label": last,
+        "tail_run": length - 1 - xp.max(others, axis=1),
+    }
+
+
 def _no_labels(call: CTCCall) -> dict[str, Array]:
     xp = namespace(call.target_lengths)
     none = xp.zeros_like(call.target_lengths)

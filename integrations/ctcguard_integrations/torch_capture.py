@@ -12,6 +12,7 @@ from ctcguard.callsite import call_site
 from ctcguard.case import Case
 from ctcguard.guard import Guard
 from ctcguard.probes import CONTRACT, measure
+from ctcguard_integrations.hf_labels import given_labels
 from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_pending import Pending
 from ctcguard_integrations.torch_provenance import Origin, origin, same_head
@@ -59,6 +60,7 @@ class Capture:
             source="torch.ctc_loss",
             call_site=site,
             provenance=self._origin(arguments["log_probs"], site).provenance,
+            given_labels=host_view(given_labels()),
         )
 
     def observed_call(self, call: dict[str, Any]) -> CTCCall:

@@ -44,7 +44,7 @@ def test_padded_targets(measured: Measure) -> None:
     found = measured(**given(losses=np.asarray([3.0, np.nan, np.inf, -0.5], np.float32)))
     expected = readings(scores(), ROWS, LENGTHS, BLANK)
     agrees(found, {**expected, "losses": [3.0, np.nan, np.inf, -0.5]})
-    assert found.keys() == {*expected, "losses"}
+    assert found.keys() == {*expected, "losses", "fingerprint", "last_label", "tail_run"}
 
 
 def test_concatenated_targets_give_the_same(measured: Measure) -> None:
@@ -161,6 +161,32 @@ def test_unknown_labels_and_where_they_stand(measured: Measure) -> None:
     agrees(measured(**given(rows, unknown=4, targets=padded(rows, fill=4))), columns)
     row = np.asarray([label for labels in rows for label in labels])
     agrees(measured(**given(rows, unknown=4, targets=row)), columns)
+
+
+def test_transcripts(measured: Measure) -> None:
+    rows = ((1, 3, 3), (), (4,), (1, 3, 3))
+    found = measured(**given(rows))
+    agrees(found, {"last_label": [3, -1, 4, 3], "tail_run": [2, 0, 1, 2]})
+    prints = found["fingerprint"].tolist()
+    assert prints[0] == prints[3]
+    assert len(set(prints)) == 3
+    swapped = measured(**given(((3, 1, 3), *rows[1:])))["fingerprint"].tolist()
+    assert swapped[0] != prints[0]
+    assert swapped[1:] == prints[1:]
+
+
+def test_labels_removed_from_within_a_transcript(measured: Measure) -> None:
+    labels = np.asarray([[2, 1, 2, 3, 2, -100], [1, 3, -100, -100, -100, -100], [2] * 6, [1, 2, 2, 2, 1, 2]])
+    found = measured(**given(given_labels=labels))
+    agrees(found, {"removed_labels": [1, 0, 0, 3], "given_label_count": [3, 2, 0, 5]})
+
+
+def test_frames_that_repeat_at_the_end(measured: Measure) -> None:
+    values = scores()
+    values[0, 8:] = values[0, 11]
+    values[1, 5:] = values[1, 11]
+    values[2, 4] = np.nan
+    assert measured(**given(log_probs=values))["tail_frames"].tolist() == [4, 4, 0, 1]
 
 
 @pytest.mark.parametrize("tied", [0.0, 3.0])

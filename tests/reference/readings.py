@@ -40,6 +40,7 @@ def readings(
         "logsumexp_batch_abs_max": worst(
             [log_sum(list(scores[:, t, c])) for t in range(frames) for c in range(classes)]
         ),
+        "tail_frames": [tail([tuple(frame) for frame in rows]) for rows in valid],
         "alignment_cost": [
             cost(rows, row, blank, classes, int(length))
             for rows, row, length in zip(valid, labels, input_lengths, strict=True)
@@ -71,6 +72,11 @@ def greedy(frames: Sequence[Sequence[float]], classes: int, blank: int) -> dict[
             wins[c] += 1 / len(best) / len(frames)
     top = wins.index(max(wins))
     return {"blank_fraction": wins[blank], "top_class": top, "top_fraction": wins[top]}
+
+
+def tail(items: Sequence[Any]) -> int:
+    """How many items at the end are the last one; a NaN equals nothing, not even itself."""
+    return sum(1 for _ in itertools.takewhile(lambda item: item == items[-1], reversed(items)))
 
 
 def fits(value: float, bits: int) -> bool:

@@ -24,6 +24,13 @@ class BlankInTargets(Rule):
     "probability" can exceed 1: in every framework the loss falls below 0, after tens of steps, with perfectly
     normalised input. The symbol that shares the index with the blank is never learned.
 
+    ## In optax
+
+    Nothing shows at first: on logits of zeros (10 frames, 5 classes) `[1, 0, 3]` costs 8.65 nats, as `[1, 2, 3]` does.
+    Trained by `optax.adam(0.1)`, it is below 0 after 12 updates and at -3.57 after 400; `[1, 2, 0, 0]`, a tail that
+    `label_paddings` do not mark, is below 0 after 11. `guard_step` says `blank-index` or `padding-counted` at the first
+    step.
+
     ## Likely causes
 
     - `padding-counted`: no blank is followed by a label: they are a tail of padding that `target_lengths` count.

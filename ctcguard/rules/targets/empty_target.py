@@ -21,6 +21,13 @@ class EmptyTarget(Rule):
     labels, and this one by 1: a single silent clip can carry half of the batch's loss. When all targets are empty,
     texts got lost on their way (wrong letter case, a filter, a wrong alphabet), and training learns to say nothing.
 
+    ## In optax
+
+    optax returns a loss for each utterance and divides none by its labels: in their mean a silent clip (all of its
+    `label_paddings` are 1) counts as any other. On logits of zeros (10 frames, 5 classes) it costs 16.09 nats, three
+    labels 8.65. `guard_step` says `silence` or `all-empty`, without the share of the loss; labels that stand under the
+    paddings of a whole batch are CTC303.
+
     ## Likely causes
 
     - `silence`: single utterances: silence, noise, or a transcript that became empty when it was cleaned.

@@ -23,6 +23,12 @@ class NegativeLabel(Rule):
     plausible, and the backward pass writes out of bounds. optax, Keras and TensorFlow take such a label for a symbol
     of probability 1, which fits anywhere and costs nothing. The run learns that the padding is what was said.
 
+    ## In optax
+
+    On logits of zeros (10 frames, 5 classes) `[1, 2, -100]` costs 1.88 nats when no label is marked as padding, and is
+    below 0 after 6 updates by `optax.adam(0.1)`; with `label_paddings=(labels < 0).astype(float)` it costs 9.89, which
+    is right. `guard_step` says `ignore-index` or `padding` at the first step.
+
     ## Likely causes
 
     - `ignore-index`: -100, which cross-entropy ignores and CTC does not: labels from a collator, not masked.

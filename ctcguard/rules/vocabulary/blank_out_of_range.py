@@ -18,6 +18,13 @@ class BlankOutOfRange(Rule):
     torch refuses it at the first call ("blank must be in label range"), optax fails with shapes that do not broadcast
     and do not mention the blank, Paddle fails inside its kernel. All of them only after data and model are loaded.
 
+    ## In optax
+
+    For a `blank_id` of -1, and from the number of classes on, optax raises `TypeError: add got incompatible shapes for
+    broadcasting: (1, 4), (1, 0)` (3 labels) while the step is traced. `guard_step` says `negative`,
+    `no-class-for-blank` or `blank-beyond-head` before that. A `blank_id` of -2 works in optax, as the last class but
+    one; here it is `negative` too: count from 0.
+
     ## Likely causes
 
     - `no-class-for-blank`: blank = number of classes. The blank comes after the last symbol, but the head has outputs

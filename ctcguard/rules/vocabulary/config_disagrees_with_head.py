@@ -20,6 +20,11 @@ class ConfigDisagreesWithHead(Rule):
     labels that the head does have are refused with a ValueError. Either way a saved checkpoint does not load again as
     it was: the head is rebuilt with the width of the config.
 
+    ## In optax
+
+    Not judged: `guard_step` is given a function, and no config comes with it. What follows is seen: a label without a
+    class is CTC201, and with `vocabulary=tokenizer` a head that is too narrow is CTC101 before the first step.
+
     ## Likely causes
 
     - `config-wider-than-head`: the head was replaced by a narrower one (`model.lm_head = nn.Linear(…)`), or the config
