@@ -96,6 +96,8 @@ class Finding(Where):
         All batch indices concerned; empty when the finding is about the whole call.
     explains : tuple of str
         Codes that are symptoms of this one.
+    everywhere : bool
+        Whether they are in other utterances too.
     """
 
     code: str
@@ -109,6 +111,7 @@ class Finding(Where):
     utterances: tuple[Utterance, ...] = ()
     affected: frozenset[int] = Field(default=frozenset(), exclude=True)
     explains: tuple[str, ...] = ()
+    everywhere: bool = Field(default=False, exclude=True)
     time: float = Field(default_factory=clock.time)
 
     def at(self, where: Where) -> Finding:

@@ -28,7 +28,7 @@ from ctcguard.settings import Settings
 from ctcguard.sinks import Sink
 from ctcguard.sinks.console import ConsoleSink
 from ctcguard.sinks.jsonl import JsonLines
-from ctcguard.verdict import Verdict
+from ctcguard.verdict import Verdict, explains
 from ctcguard.vocabulary import Vocabulary
 
 ALWAYS_CALLS, THINNED = 32, 16
@@ -182,7 +182,8 @@ class Guard:
         They also see the readings of the step's call that explains most: one with bad padding or a bad loss.
         """
         with self._lock:
-            where = self._where("train", max(0, self.micro_step - 1), source=source)
+            site = self._step_cases[-1].where.call_site if self._step_cases else ""
+            where = self._where("train", max(0, self.micro_step - 1), source=source, call_site=site)
             readings = max((case.readings for case in self._step_cases), key=suspicion, default=Readings({}))
             rules = [rule for rule in self._rules() if not values.keys().isdisjoint(rule.wants)]
             findings, healthy = judge(rules, readings.with_values(values), where, self._rule_fault)
@@ -204,10 +205,10 @@ class Guard:
         self._step_cases = []
         self._utterance_ids = ()
 
-    def close(self, failed: bool = False) -> None:
-        """End of the run: says so if nothing was ever seen, unless the run failed, and writes the last line."""
+    def close(self, excused: bool = False) -> None:
+        """End of the run: says so if nothing was ever seen, unless that is excused, and writes the last line."""
         self._settle_step()
-        if not self.calls and not self.findings and not failed:
+        if not self.calls and not self.findings and not excused:
             self.say_blind()
         self.reporter.tell("end", self.end_record())
 
@@ -279,8 +280,20 @@ class Guard:
         rules = [rule for rule in self._rules() if rule.code not in case.ran and not rule.about_vocabulary()]
         findings, healthy = judge(rules, readings, case.where, self._rule_fault)
         case.findings += findings
+        case.findings += self._behind(case)
         case.healthy += healthy
         case.ran |= {finding.code for finding in findings} | {code for code, _ in healthy}
+
+    def _behind(self, case: Case) -> list[Finding]:
+        """The vocabulary and the head are judged before the first update, and at once when they explain a finding."""
+        if self._heads is None or self.vocabulary is None or not case.findings:
+            return []
+        rules = [rule for rule in self._rules() if rule.about_vocabulary()]
+        where = case.where.model_copy(update={"phase": "setup"})
+        found = judge(rules, case.readings, where, self._rule_fault).findings
+        roots = [root for root in found if any(explains(root, finding) for finding in case.findings)]
+        self._heads = None if roots else self._heads
+        return roots
 
     def _rule_fault(self, code: str, error: Exception) -> None:
         self.reporter.fault(code, "rule", error)

@@ -44,9 +44,11 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != self._name:
             return None
-        for finder in sys.meta_path:
+        # Those behind this one only: another that waits for the same module would ask this one again, for ever.
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(self) + 1 if self in finders else 0 :]:
             find = getattr(finder, "find_spec", None)
-            spec = None if finder is self or find is None else find(fullname, path, target)
+            spec = None if find is None else find(fullname, path, target)
             if isinstance(spec, ModuleSpec):
                 if hasattr(spec.loader, "exec_module"):
                     spec.loader = _Loader(spec.loader, self._imported)  # type: ignore[arg-type]

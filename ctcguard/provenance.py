@@ -66,6 +66,15 @@ class Provenance:
         later = self.steps[self.steps.index(softmax) + 1 :]
         return tuple(step for step in later if step.op not in NEUTRAL and step.op != "log")
 
+    def softmax_twice(self) -> bool:
+        """Whether probabilities went into the last softmax: one over the classes, and nothing but moves in between."""
+        last = self.softmax()
+        if last is None:
+            return False
+        before = [step for step in self.steps[: self.steps.index(last)] if step.op not in NEUTRAL]
+        over_classes = last.axis is not None and last.axis == last.class_axis
+        return over_classes and bool(before) and before[-1].op == "softmax" and before[-1].axis == before[-1].class_axis
+
     def ops(self) -> frozenset[str]:
         """Names of all steps."""
         return frozenset(step.op for step in self.steps)

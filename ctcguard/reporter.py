@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctcguard.errors import CTCStop, CTCVerdictError
-from ctcguard.finding import Finding, Where
+from ctcguard.finding import Finding, Severity, Where
 from ctcguard.judge import judge
 from ctcguard.readings import Readings
 from ctcguard.rules import AlertUndelivered, GuardFault, Rule
@@ -56,6 +56,7 @@ class Reporter:
         self._muted: set[tuple[str, str]] = set()
         self.counts: Counter[tuple[str, str]] = Counter()
         self._aftermath: dict[str, Finding] = {}
+        self._announced: dict[tuple[str, str], int] = {}
 
     def report(
         self, findings: Sequence[Finding], healthy: Healthy = (), before: Sequence[Finding] = (), written: int = 0
@@ -135,7 +136,9 @@ class Reporter:
         """Decide on the action, and tell the sinks of a cause that they do not know yet."""
         worst = min((finding.severity for finding in verdict.findings()), key=lambda severity: severity.rank)
         verdict = verdict.model_copy(update={"action": self.settings.action(worst, verdict.root.phase)})
-        if not any((v.code, v.cause) == (verdict.code, verdict.cause) for v in self.verdicts):
+        key = verdict.code, verdict.cause
+        if worst.rank < self._announced.get(key, len(Severity)):  # new, or worse than when it was said
+            self._announced[key] = worst.rank
             self.verdicts.append(verdict)
             for sink in self.sinks:
                 self._show(sink, verdict)

@@ -110,14 +110,15 @@ class Verdict(BaseModel):
 
 
 def explains(cause: Finding, symptom: Finding) -> bool:
-    """Whether one finding accounts for another: its rule says so, and they meet in an utterance.
+    """Whether one finding accounts for another: its rule says so, and they meet in an utterance where that matters.
 
     Information never explains anything worse.
     """
     milder = cause.severity is Severity.INFORMATION and symptom.severity is not Severity.INFORMATION
     if symptom.code not in cause.explains or milder:
         return False
-    return not cause.affected or not symptom.affected or bool(cause.affected & symptom.affected)
+    anywhere = cause.everywhere or not cause.affected or not symptom.affected
+    return anywhere or bool(cause.affected & symptom.affected)
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:

@@ -51,6 +51,17 @@ def test_called_once_after_the_module_has_run_and_leaves_nothing_behind(write: W
     assert type(module.__loader__) is type(module.__spec__.loader) is SourceFileLoader
 
 
+def test_two_that_wait_for_one_module_are_both_called(write: Write) -> None:
+    write()
+    before = list(sys.meta_path)
+    seen: list[str] = []
+    when_imported(LATE, lambda module: seen.append("first"))
+    when_imported(LATE, lambda module: seen.append("second"))
+    importlib.import_module(LATE)
+    assert sorted(seen) == ["first", "second"]
+    assert sys.meta_path == before
+
+
 def test_called_at_once_when_the_module_is_there() -> None:
     seen: list[ModuleType] = []
     before = list(sys.meta_path)

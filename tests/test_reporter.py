@@ -71,6 +71,15 @@ def test_a_cause_is_announced_once_and_raised_each_time() -> None:
     assert len([heard for heard in sink.heard if heard[0] == "finding"]) == 3
 
 
+def test_a_cause_that_becomes_worse_is_announced_again() -> None:
+    sink = Listening()
+    reporter = Reporter(load(on_error="alert"), [sink])
+    for severity in (Severity.INFORMATION, Severity.INFORMATION, Severity.ERROR, Severity.WARNING, Severity.ERROR):
+        reporter.report([found("CTC402", severity=severity)])
+    assert [verdict.action for verdict in reporter.verdicts] == ["log", "alert"]
+    assert [method for method, _ in sink.heard].count("verdict") == 1
+
+
 def test_another_cause_of_the_same_code_is_announced_too() -> None:
     sink = Listening()
     subject = reporter(sink, on_error="alert")

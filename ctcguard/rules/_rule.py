@@ -29,6 +29,8 @@ class Rule(BaseModel):
         Codes of symptoms that this fault brings about. The relation has no cycles.
     aftermath : tuple of str
         Codes that it explains in later calls too (a head that is too narrow stays so).
+    everywhere : bool
+        Whether it explains its symptoms in other utterances of the call too: a list mixed up is wrong for all.
     unsafe : bool
         Whether the loss itself may corrupt memory, so that the finding must be on disk before it is called.
     """
@@ -41,6 +43,7 @@ class Rule(BaseModel):
     causes: ClassVar[tuple[str, ...]]
     explains: ClassVar[tuple[str, ...]] = ()
     aftermath: ClassVar[tuple[str, ...]] = ()
+    everywhere: ClassVar[bool] = False
     unsafe: ClassVar[bool] = False
 
     @classmethod
@@ -105,4 +108,5 @@ class Rule(BaseModel):
             utterances=readings.utterances(indices, note),
             affected=frozenset(indices),
             explains=self.explains,
+            everywhere=self.everywhere,
         )

@@ -116,4 +116,4 @@ class ProcessWatch:
             if self._recorder.blind:
                 self.guard.say_blind(framework="jax")
             self.guard.at_step(self._recorder.steps)
-            self.guard.close(failed=not self._recorder.blind)  # a loss that raised was seen, though not counted
+            self.guard.close(excused=not self._recorder.blind)  # a loss that raised was seen, though not counted

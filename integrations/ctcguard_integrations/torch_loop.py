@@ -31,6 +31,7 @@ class Watch(Guarded):
     def __init__(self, guard: Guard, settings: dict[str, Any]) -> None:
         super().__init__(guard)
         self.thread = threading.get_ident()
+        self.aware = False
         self._settings = settings
         self._pending = Pending()
         self._gradients = Gradients(guard, self._pending)
@@ -55,7 +56,7 @@ class Watch(Guarded):
             self.settle()
         finally:
             with self.guard.contained("close"):
-                self.guard.close(failed)
+                self.guard.close(failed or self.aware)
 
     def __enter__(self) -> Watch:
         return self
@@ -123,6 +124,7 @@ class Watch(Guarded):
             At a finding whose reaction is ``raise``.
         """
         normal = self._capture.observed_call(call)
+        torch_seam.seen()
         with self.guard.contained("observe"):
             case = self._capture.open(normal, call.get("log_probs", call.get("logits")))
             self._capture.measure(case, normal.losses)

@@ -14,6 +14,8 @@ class Observer(Protocol):
     """What the seam tells."""
 
     thread: int
+    aware: bool
+    """Whether a call was seen while it was there, by whomever."""
 
     def loss(self, original: Callable[..., torch.Tensor], **arguments: Any) -> torch.Tensor:
         """Compute the loss with the original function; the result must be bit-equal to its own."""
@@ -58,6 +60,7 @@ def ctc_loss(
     observer = _current()
     if observer is None or _has_no_values(log_probs):
         return _original(log_probs, targets, input_lengths, target_lengths, blank, reduction, zero_infinity)
+    seen()
     return observer.loss(
         _original,
         log_probs=log_probs,
@@ -68,6 +71,12 @@ def ctc_loss(
         reduction=reduction,
         zero_infinity=zero_infinity,
     )
+
+
+def seen() -> None:
+    """A loss was seen: no observer that is there now can be called blind, though only the innermost is told."""
+    for observer in _observers:
+        observer.aware = True
 
 
 def _has_no_values(tensor: torch.Tensor) -> bool:

@@ -482,3 +482,18 @@ def test_a_vocabulary_is_not_judged_when_nobody_knows_whose_it_is() -> None:
             (loop.loss(batch) + phonemes).backward()
             loop.optimizer.step()
     assert guard.findings == []
+
+
+@pytest.mark.parametrize("by", ["loss", "observe"])
+def test_a_guard_whose_inner_guard_saw_the_calls_is_not_blind(by: str) -> None:
+    log_probs = torch.zeros(20, 1, 4).log_softmax(-1)
+    with watch() as outer, watch() as inner:
+        if by == "loss":
+            torch.nn.functional.ctc_loss(log_probs, torch.tensor([[1, 2]]), (20,), (2,))
+        else:
+            call = {"targets": [[1, 2]], "input_lengths": [20], "target_lengths": [2], "blank": 0}
+            inner.observe(log_probs=log_probs, batch_first=False, **call)
+    assert (outer.findings, inner.findings) == ([], [])
+    with watch(on_warning="log") as outer, watch(on_warning="log"):
+        pass
+    assert [finding.code for finding in outer.findings] == ["CTC901"]

@@ -40,12 +40,20 @@ class NonFiniteGradient(Rule):
     all losses are NaN. Gradient clipping does not help: it divides by a norm that is NaN. The loss itself may look
     right: torch gives a finite loss and a NaN gradient when only padded frames are NaN.
 
+    ## In optax
+
+    Not seen: gradients never leave the compiled step. A NaN loss is CTC403 or CTC502 at its own step, but with `where`
+    behind a linear head of zeros, over padded features that are NaN, the losses are right (8.65 and 6.74 nats) and
+    every weight is NaN after one update; the next call is CTC403, `whole-batch`. `jax.config.update("jax_debug_nans",
+    True)` stops at the first NaN.
+
     ## Likely causes
 
     - `loss`: a loss of this step was NaN or infinite (CTC301, CTC403, CTC502).
     - `padded-frames`: the losses are finite, but frames beyond `input_lengths` hold NaN or infinities, and the backward
       pass of log_softmax reads them.
-    - `backward`: neither: an overflow in the backward pass, a log or root of 0, a division by a tiny deviation.
+    - `masking`: the losses are finite, but scores hold −inf (classes masked out), of which the backward pass makes NaN.
+    - `backward`: none of these: an overflow in the backward pass, a log or root of 0, a division by a tiny deviation.
 
     ## How to fix
 
@@ -86,7 +94,7 @@ class NonFiniteGradient(Rule):
     code = "CTC601"
     severity = Severity.ERROR
     wants = ("gradient_abs_max",)
-    causes = ("loss", "padded-frames", "backward")
+    causes = ("loss", "padded-frames", "masking", "backward")
     explains = ()
     aftermath = ("CTC401", "CTC402", "CTC403", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
 
@@ -95,7 +103,7 @@ class NonFiniteGradient(Rule):
         largest = readings["gradient_abs_max"]
         if np.isfinite(largest):
             return None
-        cause = _bad_loss(readings) or _bad_padding(readings) or BACKWARD
+        cause = _bad_loss(readings) or _bad_padding(readings) or _masked(readings) or BACKWARD
         parameter = str(readings.get("gradient_parameter") or "")
         first = f", first in {parameter}" if parameter else ""
         return self.finding(
@@ -118,6 +126,14 @@ def _bad_loss(readings: Readings) -> Cause | None:
     evidence = f"{bad.size} of {losses.size} losses of this step are not finite"
     fix = f"look at utterance {bad[0]}, whose loss is {losses[bad[0]]}: see CTC502, CTC403 and CTC301"
     return Cause("loss", evidence, fix, tuple(bad), lambda i: f"loss {losses[i]}")
+
+
+def _masked(readings: Readings) -> Cause | None:
+    share = readings.get("minus_inf_fraction", 0.0)
+    if not share > 0:
+        return None
+    evidence = f"the losses are finite, but {share:.1%} of the scores are -inf, which the backward pass turns into NaN"
+    return Cause("masking", evidence, "mask with a large finite number: logits.masked_fill(mask, -1e4)")
 
 
 def _bad_padding(readings: Readings) -> Cause | None:

@@ -24,6 +24,14 @@ class InputLengthOutOfRange(Rule):
     others cut them silently. A length of 0 leaves no alignment for any label: the loss is infinite in torch, 0 with
     `zero_infinity=True`, about 1e5 in optax. Inverted paddings pass silently: optax learns from the padding.
 
+    ## In optax
+
+    There are no lengths: `logit_paddings` of another width than the frames are a ValueError, but 1 and 0 may be
+    exchanged. Two utterances with `[1, 2, 3]`, 14 and 12 of 20 frames of zeros (5 classes), cost 13.1 and 10.8 nats;
+    with the mask in place of the paddings 5.2 and 6.7, and 0.005 and 0.007 after 400 updates by `optax.adam(0.1)`: a
+    healthy curve, learned from padding. `guard_step` says `inverted-paddings`, `all-padding` or `not-right-padded` at
+    the first step.
+
     ## Likely causes
 
     - `beyond-time`: a length is larger than the time axis: lengths of the features or samples instead of the encoder's

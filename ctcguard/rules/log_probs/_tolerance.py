@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import NamedTuple
 
 from pydantic import Field
@@ -30,9 +31,10 @@ class ToleranceRule(Rule):
     def limit(self, readings: Readings) -> Limit:
         """The limit for these readings: values that all fit into half precision came from there, whatever they are."""
         dtype = str(readings["softmax_dtype"])
-        if dtype == "bfloat16" or readings["fits_bfloat16"] == 1:
+        finite = not isnan(readings.get("sample_max", 0.0))  # of nothing but NaN nobody knows where it came from
+        if dtype == "bfloat16" or (readings["fits_bfloat16"] == 1 and finite):
             return Limit(self.bfloat16_nats, "bfloat16")
-        if dtype == "float16" or readings["fits_float16"] == 1:
+        if dtype == "float16" or (readings["fits_float16"] == 1 and finite):
             return Limit(self.float16_nats, "float16")
         return Limit(self.float32_nats, dtype)
 

@@ -25,6 +25,13 @@ class NonFiniteLogProbs(Rule):
     gradient clipping or not. −inf on every alignment makes a loss of +inf although there are enough frames;
     `zero_infinity=True` shows a 0 instead, and the gradient behind a log of 0 is NaN all the same.
 
+    ## In optax
+
+    A NaN or +inf in one frame makes the loss of its utterance NaN, the mean too, and after one update every weight of a
+    linear head. −inf for a class that no label uses is NaN as well, for optax multiplies by a one-hot array; -1e30 is
+    harmless there, but for a class that a label needs it gives about 100,000 nats, which no rule sees. `guard_step`
+    says the cause at that step, before the new state is handed back.
+
     ## Likely causes
 
     - `non-finite-features`: NaN in some utterances only: a division by a zero deviation, a log of 0, augmentation.

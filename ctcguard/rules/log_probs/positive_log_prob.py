@@ -21,6 +21,12 @@ class PositiveLogProb(ToleranceRule):
     0, while nothing is learned. This is the weaker twin of CTC402: a softmax over the wrong axis passes it. But it
     reads all frames where CTC402 reads a sample.
 
+    ## In optax
+
+    optax is given logits, which may be positive. `guard_step` looks at the forward log-probs that `optax.ctc_loss`
+    throws away: on logits of zeros (10 frames, 5 classes) `[5, 1, 2, 3]` costs 3.05 nats and looks healthy, but one of
+    them is 0.446: `free-symbol`. Log-probs that are given to `observe(log_probs=…)` are judged as in torch.
+
     ## Likely causes
 
     - `positive`: the values are no log-probs. CTC402 says which mistake it is, where it can be told.

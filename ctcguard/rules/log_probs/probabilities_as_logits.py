@@ -11,16 +11,26 @@ from ctcguard.rules.log_probs._tolerance import ToleranceRule
 class ProbabilitiesAsLogits(ToleranceRule):
     """## What it does
 
-    Checks that a loss which applies the softmax itself (optax, Keras 3, TensorFlow, Paddle) is not given probabilities.
+    Checks that a loss which applies the softmax itself (optax, Keras 3, TensorFlow, Paddle) is not given probabilities,
+    nor log_softmax before a loss that wants log-probs (torch).
 
     ## Why is this bad?
 
     After the second softmax no class can have more than `e / (e + C - 1)` of a frame: 40% for 5 classes, 9% for 29. The
     loss is positive and falls a little, then stalls near `T ln C`. No framework says anything.
 
+    ## In optax
+
+    With a softmax before the loss, `[1, 2, 3]` on logits of zeros (10 frames, 5 classes) falls from 8.65 nats to 5.66
+    in 100 updates by `optax.adam(0.1)` and to 5.65 in 400; without it, to 0.007. `guard_step` says
+    `softmax-before-loss` at the first step and, where the traced program shows it, how the logits were made: `linear →
+    softmax axis 2`.
+
     ## Likely causes
 
     - `softmax-before-loss`: every value is in [0, 1] and rows sum to 1: the last layer or the call applies softmax.
+    - `softmax-before-log-softmax`: the autograd graph shows a softmax over the classes whose result went into another:
+      the model ends in a softmax, and the training loop adds log_softmax.
 
     ## How to fix
 
@@ -71,11 +81,14 @@ class ProbabilitiesAsLogits(ToleranceRule):
         "fits_float16",
         "provenance",
     )
-    causes = ("softmax-before-loss",)
+    causes = ("softmax-before-loss", "softmax-before-log-softmax")
     explains = ("CTC504",)
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when all sampled logits are probabilities that sum to 1; NaN is left to CTC403."""
+        twice = readings["provenance"].softmax_twice()
+        if readings["expects"] == "log_probs" and twice:
+            return self._twice(readings)
         low, high, error = (readings[name] for name in ("sample_min", "sample_max", "row_sum_error"))
         limit = self.limit(readings)
         probabilities = 0 <= low <= high <= 1 + limit.nats and error <= limit.nats
@@ -91,4 +104,16 @@ class ProbabilitiesAsLogits(ToleranceRule):
             message=f"{loss} applies softmax itself and must be given logits, but was given probabilities",
             fix=f"remove the softmax: pass the output of the last layer to {loss} as it is",
             numbers={"sample_min": low, "sample_max": high, "row_sum_error": error},
+        )
+
+    def _twice(self, readings: Readings) -> Finding:
+        spread = readings["sample_max"] - readings["sample_min"]
+        return self.finding(
+            readings,
+            cause="softmax-before-log-softmax",
+            evidence=f"made by {readings['provenance']}",
+            message="log_softmax must be given logits, but was given probabilities: log-probs of a frame can then "
+            f"differ by 1 nat at most (seen: {spread:.3g})",
+            fix="remove the first softmax: apply log_softmax(x, -1) to the output of the last layer",
+            numbers={"sample_min": readings["sample_min"], "sample_max": readings["sample_max"]},
         )

@@ -120,10 +120,14 @@ class BlankInTargets(Rule):
             return "padding-counted", "no blank is followed by a label: they are a tail of padding", fix
         last = readings.get("classes", "its index")
         wider = f"give the blank a class that no label uses: one class more, and blank={last}"
+        declared = vocabulary is not None and vocabulary.blank not in (None, blank)
+        right = (
+            f"pass blank={vocabulary.blank}, the blank of the {vocabulary.kind}" if vocabulary and declared else wider
+        )
         if vocabulary is not None and is_space(vocabulary.symbol(blank) or ""):
-            return "space-is-blank", f"class {quoted(vocabulary, blank)} is the space between words", wider
+            return "space-is-blank", f"class {quoted(vocabulary, blank)} is the space between words", right
         evidence = "class {} stands among the labels" if trailing else "class {} is followed by other labels"
         evidence = evidence.format(quoted(vocabulary, blank))
-        if vocabulary is not None and vocabulary.blank not in (None, blank):
-            return "blank-index", evidence, f"pass blank={vocabulary.blank}, the blank of the {vocabulary.kind}"
+        if declared:
+            return "blank-index", evidence, right
         return "blank-index", evidence, f"{wider}; insert no blanks by hand: the loss does that"

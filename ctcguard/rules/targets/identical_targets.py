@@ -61,7 +61,9 @@ class IdenticalTargets(Rule):
 
     ## References
 
-    No public report of a CTC training was found; the mistake is one of data pipelines everywhere.
+    - https://github.com/huggingface/datasets/issues/2913
+    - https://github.com/huggingface/datasets/issues/2323
+    - https://github.com/huggingface/datasets/issues/2188
     """
 
     code = "CTC206"

@@ -37,6 +37,8 @@ def why_wrong(vocabulary: Vocabulary, blank: int, classes: int) -> Cause | None:
     undeclared = vocabulary.blank is None
     if symbol is None or (undeclared and vocabulary.kind == "tokenizer"):
         return None
+    if vocabulary.blank is not None and vocabulary.blank >= classes:
+        return None  # the head has no class for it: CTC101
     own = f"blank={vocabulary.size} with a head of {vocabulary.size + 1} classes"
     if blank == vocabulary.blank:
         return _shared(vocabulary, blank, own)

@@ -80,7 +80,7 @@ class UnknownFlood(Rule):
 
     code = "CTC105"
     severity = Severity.ERROR
-    wants = ("vocabulary", "unknown_labels", "unknown_runs", "unknown_first", "unknown_last", "target_lengths")
+    wants = ("vocabulary", "unknown_labels", "unknown_runs", "unknown_first", "target_lengths")
     causes = ("letter-case", "missing-delimiter", "wrong-alphabet")
     explains = ("CTC206", "CTC702")
     aftermath = explains
@@ -128,8 +128,7 @@ class UnknownFlood(Rule):
 
     def _cause(self, readings: Readings, share: float) -> tuple[str, str, str]:
         vocabulary: Vocabulary = readings["vocabulary"]
-        names = ("unknown_labels", "unknown_runs", "unknown_first", "unknown_last")
-        unknown, runs, first, last = (readings.column(name) for name in names)
+        unknown, runs, first = (readings.column(f"unknown_{name}") for name in ("labels", "runs", "first"))
         holding = max(1, int((unknown > 0).sum()))
         letters = [s for i in vocabulary.emittable() if len(s := vocabulary.symbol(i) or "") == 1 and s.isalpha()]
         lower, upper = sum(map(str.islower, letters)), sum(map(str.isupper, letters))
@@ -141,7 +140,7 @@ class UnknownFlood(Rule):
                 f"write the texts in {has} case before tokenizing (text.{has}()), or give the vocabulary {lacks} case; "
             )
             return "letter-case", evidence, fix + "Wav2Vec2CTCTokenizer(do_lower_case=True) makes them UPPER case"
-        alone = unknown.sum() == runs.sum() and not first.any() and not last.any()
+        alone = unknown.sum() == runs.sum() and not first.any()
         if alone and not any(is_space(vocabulary.symbol(i) or "") for i in vocabulary.emittable()):
             evidence = "unknown labels stand alone between others, as spaces do, and the vocabulary has no space"
             fix = 'add the word delimiter to the vocabulary ("|", with word_delimiter_token="|"), or remove the spaces'
