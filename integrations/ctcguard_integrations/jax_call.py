@@ -116,7 +116,13 @@ def of_optax(arguments: dict[str, Any], result: tuple[Any, ...], **facts: Any) -
         "phi": phi,
         "emit": emit,
     }
-    return Seen(arrays, "logits", int(arguments["blank_id"]), facts)
+    return Seen(arrays, "logits", blank_of(arguments), facts)
+
+
+def blank_of(arguments: dict[str, Any]) -> int:
+    """The index of the blank: optax counts a negative one from the end, but cannot take the very last class so."""
+    blank, classes = int(arguments["blank_id"]), int(arguments["logits"].shape[-1])
+    return blank + classes if -classes <= blank < -1 else blank
 
 
 def of_observed(call: dict[str, Any], **facts: Any) -> Seen:

@@ -16,7 +16,7 @@ import numpy as np
 from ctcguard.callsite import call_site
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
-from ctcguard_integrations.jax_call import Seen, of_observed, of_optax
+from ctcguard_integrations.jax_call import Seen, blank_of, of_observed, of_optax
 from ctcguard_integrations.jax_measured import Measured, Site
 from ctcguard_integrations.jax_provenance import provenance
 from ctcguard_integrations.jax_queue import LONGEST, Entry, Queue
@@ -40,6 +40,8 @@ class Recorder:
         Calls of the guarded step that returned.
     blind : bool
         Whether no loss was seen yet, traced or run.
+    failed : bool
+        Whether the last call of the step raised.
     compiled_earlier : bool
         Whether the step had been compiled for good before it was guarded.
     """
@@ -50,7 +52,7 @@ class Recorder:
         self.blind = True
         self.open = True
         self.key = next(_keys)
-        self.compiled_earlier = False
+        self.failed = self.compiled_earlier = False
         self.routes: Counter[str] = Counter(dict.fromkeys(ROUTES, 0))
         settings = guard.settings
         self.urgent = bool({settings.on_error, settings.on_warning} & {"raise", "stop"})
@@ -68,7 +70,7 @@ class Recorder:
         """Note the head; one without a class for the blank is judged before the loss fails over it."""
         self.blind = False
         with self.guard.contained(source):
-            classes, blank = int(arguments["logits"].shape[-1]), int(arguments["blank_id"])
+            classes, blank = int(arguments["logits"].shape[-1]), blank_of(arguments)
             self._heads[classes, blank] = source
             if not 0 <= blank < classes:
                 self.check_head()

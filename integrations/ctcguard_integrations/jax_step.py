@@ -69,7 +69,7 @@ class GuardedStep(Guarded, Generic[P, R]):
             jax_seam.uninstall(self)
             with self.guard.contained("close"):
                 self.guard.at_step(self._recorder.step)
-                self.guard.close()
+                self.guard.close(excused=self._recorder.failed)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         recorder = self._recorder
@@ -80,12 +80,14 @@ class GuardedStep(Guarded, Generic[P, R]):
                 return self.step(*args, **kwargs)
         if not recorder.urgent:
             recorder.read(wait=False)
+        recorder.failed = True  # until it has returned
         with jax_seam.active(recorder, recorder.key):
             if self._run is not None:
                 outputs = self._run(*args, **kwargs)
             else:
                 outputs = self.step(*args, **kwargs)
                 recorder.returned([], outputs)
+        recorder.failed = False
         recorder.stepped()
         return outputs  # type: ignore[no-any-return]
 

@@ -29,8 +29,8 @@ class NonFiniteLogProbs(Rule):
 
     A NaN or +inf in one frame makes the loss of its utterance NaN, the mean too, and after one update every weight of a
     linear head. −inf for a class that no label uses is NaN as well, for optax multiplies by a one-hot array; -1e30 is
-    harmless there, but for a class that a label needs it gives about 100,000 nats, which no rule sees. `guard_step`
-    says the cause at that step, before the new state is handed back.
+    harmless there, but for a class that a label needs it gives about 100,000 nats (CTC503, `masked-class`).
+    `guard_step` says the cause at that step, before the new state is handed back.
 
     ## Likely causes
 

@@ -9,6 +9,9 @@ from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
 from ctcguard.rules.loss._alignments import feasible
 
+CONSTANT_NATS = 9e4
+"""Just below what optax takes for -ln 0, 1e5."""
+
 
 class MaskedLoss(Rule):
     """## What it does
@@ -22,8 +25,15 @@ class MaskedLoss(Rule):
     better the more of them there are. optax gives about 100,000, TensorFlow about 709: finite, so that checks for NaN
     pass, with a gradient of full size in a wrong direction.
 
+    ## In optax
+
+    It is `large-constant` always: `[1, 2, 3]` on the first 2 of 10 frames of zeros (5 classes) costs 100,000.7 nats,
+    and 99,998.9 after 400 updates by `optax.adam(0.1)`. `guard_step` sees what optax returned, so the finding stays
+    when you replace it afterwards (`jnp.where(losses > 1e4, 0, losses)`); the verdict is CTC301.
+
     ## Likely causes
 
+    - `masked-class`: there are frames enough, but a class that a label needs is masked out with a large negative logit.
     - `zero-infinity`: the loss is exactly 0.
     - `large-constant`: any other finite number: ln 0 was replaced by a constant.
 
@@ -35,7 +45,8 @@ class MaskedLoss(Rule):
 
     ## Thresholds
 
-    None: the condition is exact. It never fires for an utterance that has an alignment.
+    None: without an alignment the condition is exact. `masked-class` needs a loss of 90,000 nats or more (optax takes 1e5
+    for -ln 0) and a logit as low.
 
     ## Known problems
 
@@ -68,7 +79,7 @@ class MaskedLoss(Rule):
     code = "CTC503"
     severity = Severity.WARNING
     wants = ("losses", "input_lengths", "target_lengths", "adjacent_repeats", "zero_infinity")
-    causes = ("zero-infinity", "large-constant")
+    causes = ("zero-infinity", "large-constant", "masked-class")
     explains = ()
 
     def check(self, readings: Readings) -> Finding | None:
@@ -76,7 +87,7 @@ class MaskedLoss(Rule):
         losses = readings.column("losses")
         healthy = feasible(readings) | ~np.isfinite(losses)
         if healthy.all():
-            return None
+            return self._masked_class(readings, losses)
         hidden = np.flatnonzero(~healthy)
         values, share = losses[hidden], hidden.size / losses.size
         zero = bool((values == 0).all())
@@ -94,5 +105,23 @@ class MaskedLoss(Rule):
             fix="keep an utterance only if frames >= len(labels) + adjacent repeats",
             numbers={"utterances": hidden.size, "batch": losses.size, "batch_fraction": share},
             affected=hidden,
+            note=lambda i: f"loss {losses[i]:.6g} nats",
+        )
+
+    def _masked_class(self, readings: Readings, losses: np.ndarray) -> Finding | None:
+        """Frames enough, and yet optax's constant for ln 0: a class that is masked out, and that a label needs."""
+        lowest = readings.get("sample_min", 0.0)
+        hidden = np.flatnonzero(np.isfinite(losses) & (losses >= CONSTANT_NATS))
+        if not lowest <= -CONSTANT_NATS or readings.get("expects") != "logits" or not hidden.size:
+            return None
+        return self.finding(
+            readings,
+            cause="masked-class",
+            evidence=f"logits go down to {lowest:.3g}, and with frames enough the losses reach {losses.max():.6g} nats",
+            message=f"{hidden.size} of {losses.size} utterances have labels whose classes are masked out in every "
+            "frame: their loss must be infinite, but it is a large constant",
+            fix="do not mask classes that a label needs: look at the mask beside the labels of the utterances named",
+            numbers={"utterances": hidden.size, "batch": losses.size, "sample_min": lowest},
+            affected=hidden[np.argsort(-losses[hidden], kind="stable")],
             note=lambda i: f"loss {losses[i]:.6g} nats",
         )

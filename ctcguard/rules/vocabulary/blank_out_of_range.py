@@ -22,8 +22,8 @@ class BlankOutOfRange(Rule):
 
     For a `blank_id` of -1, and from the number of classes on, optax raises `TypeError: add got incompatible shapes for
     broadcasting: (1, 4), (1, 0)` (3 labels) while the step is traced. `guard_step` says `negative`,
-    `no-class-for-blank` or `blank-beyond-head` before that. A `blank_id` of -2 works in optax, as the last class but
-    one; here it is `negative` too: count from 0.
+    `no-class-for-blank` or `blank-beyond-head` before that. From -2 on, a negative `blank_id` counts from the end in
+    optax, and so it does here.
 
     ## Likely causes
 
