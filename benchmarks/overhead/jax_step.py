@@ -1,10 +1,11 @@
 """What guarding a JAX step costs: guarded and unguarded steps in turns, in one process.
 
-    python benchmarks/overhead/jax_step.py [--pairs 200] [--json benchmarks/overhead/jax_step.json]
+    python benchmarks/overhead/jax_step.py --pairs 400 --json benchmarks/overhead/jax_step.json
 
-Every round times one step of each arm, in an order that rotates; the figure of an arm is the median over rounds of its
-time divided by the unguarded step's of the same round, with the quartiles. "again" is the same unguarded step built a
-second time: what it differs by is noise.
+Every round times one step of each arm, in an order of its own; the figure of an arm is the median over rounds of its
+time divided by the unguarded step's of the same round, with the quartiles and a 95% bootstrap interval of the median.
+"again" is the same unguarded step built a second time: what it differs by is noise. XLA works on one thread, for with
+more the neighbours on the machine are measured too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"  # read when JAX starts
 
 import jax
 import jax.numpy as jnp
@@ -90,8 +93,9 @@ def measure(steps: dict[str, Callable[..., Any]], weights: Any, rounds: int) -> 
         for _ in range(5):
             jax.block_until_ready(step(weights, state, data))
     names, times = list(steps), {name: [] for name in steps}
-    for number in range(rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+    order = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in order.permutation(names):
             started = time.perf_counter()
             jax.block_until_ready(steps[name](weights, state, data))
             times[name].append(time.perf_counter() - started)
@@ -101,11 +105,18 @@ def measure(steps: dict[str, Callable[..., Any]], weights: Any, rounds: int) -> 
 def summary(times: dict[str, list[float]]) -> dict[str, Any]:
     base = np.asarray(times["unguarded"])
     ratios = {name: np.asarray(values) / base for name, values in times.items()}
+    random = np.random.default_rng(0)
+    picks = random.integers(0, len(base), (2000, len(base)))
+    intervals = {
+        name: np.quantile(np.median(values[picks], axis=1), (0.025, 0.975)).round(4).tolist()
+        for name, values in ratios.items()
+    }
     quartiles = {name: np.quantile(values, (0.25, 0.5, 0.75)).round(4).tolist() for name, values in ratios.items()}
     return {
         "step_ms": round(float(np.median(base)) * 1e3, 2),
         "rounds": len(base),
         "ratio_quartiles": quartiles,
+        "median_interval": intervals,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
         "versions": {"jax": jax.__version__, "optax": optax.__version__},
     }
@@ -122,7 +133,8 @@ def main() -> None:
     result = summary(measure(steps, weights, options.pairs))
     print(f"unguarded step: {result['step_ms']} ms (median of {result['rounds']})")
     for name, (low, median, high) in result["ratio_quartiles"].items():
-        print(f"{name:<20} x{median:.3f}   (quartiles {low:.3f} to {high:.3f})")
+        least, most = result["median_interval"][name]
+        print(f"{name:<20} x{median:.3f}   (95% {least:.3f} to {most:.3f}; quartiles {low:.3f} to {high:.3f})")
     for guarded in list(steps.values()):
         if hasattr(guarded, "close"):
             guarded.close()

@@ -26,9 +26,9 @@ class Site:
     call: CTCCall
     layout: Layout
 
-    def with_labels(self, targets: Any, target_lengths: Any) -> CTCCall:
-        """The call with the labels that it had in one run, for naming utterances."""
-        return replace(self.call, targets=targets, target_lengths=target_lengths)
+    def with_labels(self, targets: Any, target_lengths: Any, utterance_ids: tuple[str, ...]) -> CTCCall:
+        """The call with the labels that it had in one run and the names of its utterances."""
+        return replace(self.call, targets=targets, target_lengths=target_lengths, utterance_ids=utterance_ids)
 
 
 @jax.tree_util.register_pytree_node_class

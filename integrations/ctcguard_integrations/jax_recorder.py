@@ -172,8 +172,9 @@ class Recorder:
                     if self.guard.step != entry.step:
                         self.guard.at_step(entry.step)
                     self.routes[entry.route] += 1
-                    call = site.with_labels(measured.targets[index], measured.target_lengths[index])
-                    call = call.with_ids(entry.ids[device * call.batch : (device + 1) * call.batch])
+                    batch = site.layout.batch
+                    ids = entry.ids[device * batch : (device + 1) * batch]
+                    call = site.with_labels(_of(measured.targets, index), _of(measured.target_lengths, index), ids)
                     case = self.guard.open(call, "train", early=False)
                     self.guard.judge(case, row, site.layout)
 
@@ -189,7 +190,12 @@ class Recorder:
 def _rows(packed: np.ndarray[Any, np.dtype[Any]]) -> list[tuple[Any, np.ndarray[Any, np.dtype[Any]]]]:
     """One packed row for each device of a pmap; else the one that there is."""
     leading = packed.shape[:-1]
-    return [(index or ..., packed[index]) for index in np.ndindex(*leading)]
+    return [(index, packed[index]) for index in np.ndindex(*leading)]
+
+
+def _of(array: Any, device: tuple[int, ...]) -> Any:
+    """The part of one device of a pmap; indexing starts a program of JAX, so only where there is one."""
+    return array[device] if device else array
 
 
 def _deliver(recorder: weakref.ref[Recorder], site: Site, *arrays: Any) -> None:

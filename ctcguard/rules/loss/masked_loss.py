@@ -33,7 +33,7 @@ class MaskedLoss(Rule):
 
     ## Likely causes
 
-    - `masked-class`: there are frames enough, but a class that a label needs is masked out with a large negative logit.
+    - `masked-class`: there are frames enough, but a class that a label needs is masked out by a large negative logit.
     - `zero-infinity`: the loss is exactly 0.
     - `large-constant`: any other finite number: ln 0 was replaced by a constant.
 
@@ -45,8 +45,8 @@ class MaskedLoss(Rule):
 
     ## Thresholds
 
-    None: without an alignment the condition is exact. `masked-class` needs a loss of 90,000 nats or more (optax takes 1e5
-    for -ln 0) and a logit as low.
+    None: without an alignment the condition is exact. `masked-class` needs a loss of 90,000 nats or more (optax takes
+    1e5 for -ln 0) and a logit as low.
 
     ## Known problems
 
