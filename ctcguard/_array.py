@@ -97,6 +97,20 @@ def whole(reference: Array, values: Array) -> Array:
     return xp.astype(like(reference, values), default_int(xp), copy=False)
 
 
+def highest(values: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+    """The largest value; NaN where there is one, in every library: XLA's own maximum loses it on the CPU."""
+    xp = namespace(values)
+    found = xp.max(values, axis=axis, keepdims=keepdims)
+    if not array_api_compat.is_jax_array(values):
+        return found
+    return xp.where(xp.any(xp.isnan(values), axis=axis, keepdims=keepdims), found * 0 + float("nan"), found)
+
+
+def lowest(values: Array, axis: int | None = None) -> Array:
+    """The smallest value; NaN where there is one, in every library."""
+    return -highest(-values, axis=axis)
+
+
 def dtype_name(value: Array) -> str:
     """The plain name of the dtype, for instance ``"bfloat16"``."""
     return _name(id(type(value.dtype)), value.dtype)

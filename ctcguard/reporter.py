@@ -83,7 +83,7 @@ class Reporter:
             if self._keep(finding):
                 self.tell("finding", finding)
         past = (*before, *self._aftermath.values())
-        fresh = [finding for finding in findings if not any(explains(cause, finding) for cause in past)]
+        fresh = [finding for finding in findings if not any(_accounts(cause, finding) for cause in past)]
         self._remember(findings)
         announced = [self._announce(verdict) for verdict in verdicts(fresh, healthy)]
         for action in ("raise", "stop"):
@@ -127,9 +127,11 @@ class Reporter:
 
     def _remember(self, findings: Iterable[Finding]) -> None:
         lasting = {rule.code: rule.aftermath for rule in self.rules if rule.aftermath}
+        poison = {rule.code: rule.poisons for rule in self.rules if rule.poisons}
         for finding in findings:
-            if finding.code in lasting:
-                whole = {"explains": lasting[finding.code], "affected": frozenset()}
+            left = poison if finding.framework == "jax" and finding.code in poison else lasting
+            if finding.code in left:
+                whole = {"explains": left[finding.code], "affected": frozenset()}
                 self._aftermath[finding.code] = finding.model_copy(update=whole)
 
     def _announce(self, verdict: Verdict) -> Verdict:
@@ -172,3 +174,8 @@ class Reporter:
             self.say(AlertUndelivered, {"undelivered": said}, silent=sink)
         else:
             self.fault(f"sink {sink.name}", "sink", error, silent=sink)
+
+
+def _accounts(cause: Finding, finding: Finding) -> bool:
+    """Whether an earlier finding makes this one no news: it explains it, and was said to be as bad."""
+    return explains(cause, finding) and cause.severity.rank <= finding.severity.rank

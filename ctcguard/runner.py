@@ -21,8 +21,8 @@ STOPPED = 3
 class Guard(Protocol):
     """A guard at work."""
 
-    def close(self) -> None:
-        """Leave the framework as it was."""
+    def close(self, failed: bool = False) -> None:
+        """Leave the framework as it was; ``failed``: the program raised."""
 
 
 class Guards:
@@ -69,20 +69,20 @@ class Guards:
         if isinstance(error, NoProgramError):
             return
         try:
-            self.close()
+            self.close(failed=error is not None)
         except CTCVerdictError:
             if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
                 raise
 
-    def close(self) -> None:
-        """End all guards, and say so when there was nothing to guard."""
+    def close(self, failed: bool = False) -> None:
+        """End all guards, and say so when there was nothing to guard; a failed program may not have come so far."""
         if os.getpid() != self._process:
             return  # a fork of the program ends here; the guards are its parent's
         verdicts = []
         while self.running:
             name, guard = self.running.popitem()
             try:
-                guard.close()
+                guard.close(failed)
             except CTCVerdictError as error:
                 verdicts.append(error)
             except Exception as fault:  # noqa: BLE001 - the exit code stays the program's
@@ -121,7 +121,7 @@ class _Joined:
         self._callback = callback
         self._callbacks.append(callback)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         self._callbacks.remove(self._callback)
 
 

@@ -27,6 +27,16 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",  # the arrays are tiny, and there may be a second worker
 }
 
+# Programs are compiled for one run on a few numbers each: five times faster without the compiler's efforts. In a
+# process with several devices (test_jax_devices.py) they are compiled as users do: there every bit is compared.
+QUICK = (
+    "xla_cpu_use_fusion_emitters=false",
+    "xla_llvm_disable_expensive_passes=true",
+    "xla_backend_optimization_level=0",
+)
+if "JAX_NUM_CPU_DEVICES" not in os.environ:
+    os.environ["XLA_FLAGS"] = " ".join(f"--{flag}" for flag in QUICK)
+
 hypothesis.configuration.set_hypothesis_home_dir(ROOT / ".hypothesis")
 hypothesis.settings.register_profile("ctcguard", deadline=None, derandomize=IN_CI)
 hypothesis.settings.load_profile("ctcguard")

@@ -46,7 +46,7 @@ class Recorder:
             raise self.at_start
         return self
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         self.log.append("close")
         if self.at_close:
             raise self.at_close

@@ -23,7 +23,7 @@ def test_guards_are_closed_in_reverse(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     guards = Guards({})
     for name in ("torch", "jax"):
-        guards.running[name] = SimpleNamespace(close=lambda name=name: closed.append(name))
+        guards.running[name] = SimpleNamespace(close=lambda failed, name=name: closed.append(name))
     guards._seen.add("torch")
     guards.close()
     guards.close()

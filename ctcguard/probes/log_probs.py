@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import ceil
 from types import ModuleType
 
-from ctcguard._array import Array, arange, namespace, whole
+from ctcguard._array import Array, arange, highest, lowest, namespace, whole
 from ctcguard.call import CTCCall
 
 SAMPLED_VALUES = 65_536
@@ -65,11 +65,11 @@ def frame_maxima(call: CTCCall) -> dict[str, Array]:
         return {}
     xp = namespace(call.scores)
     valid = _valid(call)
-    maxima = _wide(xp, xp.max(call.scores, axis=2))
+    maxima = _wide(xp, highest(call.scores, axis=2))
     bad = ~xp.isfinite(maxima)
     nothing = xp.zeros_like(maxima)
     return {
-        "score_max": xp.max(xp.where(valid, maxima, nothing - float("inf")), axis=1),
+        "score_max": highest(xp.where(valid, maxima, nothing - float("inf")), axis=1),
         "frame_max_sum": xp.sum(xp.where(valid, maxima, nothing), axis=1),
         "non_finite_frames": xp.sum(xp.astype(bad & valid, maxima.dtype), axis=1),
         "non_finite_padding_frames": xp.sum(xp.astype(bad & ~valid, maxima.dtype), axis=1),
@@ -112,7 +112,7 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
         return {}
     xp = namespace(call.scores)
     scores, valid = _sample(call)
-    peak = xp.max(scores, axis=2)
+    peak = highest(scores, axis=2)
     logsumexp = _logsumexp(xp, scores, 2)
     zero = xp.zeros_like(peak)
     row_sum = xp.sum(scores, axis=2) - 1
@@ -121,11 +121,11 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     count = xp.sum(xp.astype(valid, scores.dtype)) * call.classes
     counted = xp.where(inside & xp.isfinite(scores), scores, xp.zeros_like(scores))
     return {
-        "logsumexp_min": xp.min(xp.where(valid, logsumexp, zero)),
-        "logsumexp_max": xp.max(xp.where(valid, logsumexp, zero)),
-        "row_sum_error": xp.max(xp.where(valid, xp.abs(row_sum), zero)),
-        "sample_min": xp.min(xp.where(inside, scores, xp.full_like(scores, float("inf")))),
-        "sample_max": xp.max(xp.where(valid, peak, zero - float("inf"))),
+        "logsumexp_min": lowest(xp.where(valid, logsumexp, zero)),
+        "logsumexp_max": highest(xp.where(valid, logsumexp, zero)),
+        "row_sum_error": highest(xp.where(valid, xp.abs(row_sum), zero)),
+        "sample_min": lowest(xp.where(inside, scores, xp.full_like(scores, float("inf")))),
+        "sample_max": highest(xp.where(valid, peak, zero - float("inf"))),
         "minus_inf_fraction": xp.sum(xp.astype(is_minus_inf, scores.dtype)) / xp.where(count > 0, count, count + 1),
         "fits_bfloat16": _fits(xp, counted, 8),
         "fits_float16": _fits(xp, counted, 11),
@@ -169,7 +169,7 @@ def greedy(call: CTCCall) -> dict[str, Array]:
         return {}
     xp = namespace(call.scores)
     scores, valid = _sample(call)
-    winners = xp.astype(scores == xp.max(scores, axis=2, keepdims=True), scores.dtype)
+    winners = xp.astype(scores == highest(scores, axis=2, keepdims=True), scores.dtype)
     ties = xp.sum(winners, axis=2, keepdims=True)
     frames = xp.astype(valid, scores.dtype)
     wins = xp.sum(winners * (frames[:, :, None] / xp.where(ties > 0, ties, ties + 1)), axis=(0, 1))
@@ -254,13 +254,13 @@ def other_axes(call: CTCCall) -> dict[str, Array]:
     class_step = ceil(call.batch * ceil(call.frames / frame_step) * call.classes / EVIDENCE_VALUES)
     batch_lines = _wide(xp, call.scores[:, ::frame_step, ::class_step])
     return {
-        "logsumexp_time_abs_max": xp.max(xp.abs(_logsumexp(xp, time_lines, 1))),
-        "logsumexp_batch_abs_max": xp.max(xp.abs(_logsumexp(xp, batch_lines, 0))),
+        "logsumexp_time_abs_max": highest(xp.abs(_logsumexp(xp, time_lines, 1))),
+        "logsumexp_batch_abs_max": highest(xp.abs(_logsumexp(xp, batch_lines, 0))),
     }
 
 
 def _logsumexp(xp: ModuleType, values: Array, axis: int) -> Array:
     """Over one axis, in nats; -inf where all are, inf where one is, NaN where one is."""
-    peak = xp.max(values, axis=axis, keepdims=True)
+    peak = highest(values, axis=axis, keepdims=True)
     base = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))
     return xp.squeeze(base + xp.log(xp.sum(xp.exp(values - base), axis=axis, keepdims=True)), axis=axis)

@@ -186,14 +186,16 @@ def transcripts(call: CTCCall) -> dict[str, Array]:
     Parameters
     ----------
     call : CTCCall
-        ``targets`` (batch, labels), ``target_lengths`` (batch,).
+        ``targets`` (batch, labels), ``target_lengths`` (batch,); or ``given_labels`` (batch, labels), of which those
+        count that are neither negative nor the blank.
 
     Returns
     -------
     dict
-        Columns (batch,): ``fingerprint``, equal for equal transcripts and rarely for others; ``last_label``, -1 for an
-        empty target; ``tail_run``, how many labels at the end are the last one. Nothing for concatenated targets, or
-        without room for a label.
+        Scalar ``transcript_room``, the width. Columns (batch,): ``fingerprint``, equal for equal transcripts and rarely
+        for others; ``last_label``, -1 for an
+        empty target; ``tail_run``, how many labels at the end are the last one. Nothing for concatenated targets that
+        were not given as rows, without room for a label, or without an utterance.
 
     Examples
     --------
@@ -204,20 +206,27 @@ def transcripts(call: CTCCall) -> dict[str, Array]:
     >>> int(transcripts(call)["tail_run"][0])
     3
     """
-    if call.concatenated or 0 in call.targets.shape:
+    if call.batch == 0:
         return {}
-    labels = _Labels(call)
-    xp, targets, counted = labels.xp, labels.targets, labels.counted
+    if call.given_labels is not None and 0 not in call.given_labels.shape:
+        targets = whole(call.given_labels, call.given_labels)
+        counted = (targets >= 0) & (targets != call.blank)
+    elif call.concatenated or 0 in call.targets.shape:
+        return {}
+    else:
+        labels = _Labels(call)
+        targets, counted = labels.targets, labels.counted
+    xp, nothing = namespace(targets), -namespace(targets).ones_like(targets)
     position = arange(targets, int(targets.shape[1]))[None, :]
-    ends = counted & ~xp.concat([counted[:, 1:], xp.zeros_like(counted[:, :1])], axis=1)
-    last = xp.max(xp.where(ends, targets, -xp.ones_like(targets)), axis=1)
-    others = xp.where(counted & (targets != last[:, None]), position, -xp.ones_like(targets))
-    length = xp.sum(xp.astype(counted, targets.dtype), axis=1)
+    end = xp.max(xp.where(counted, position, nothing), axis=1)
+    last = xp.max(xp.where(counted & (position == end[:, None]), targets, nothing), axis=1)
+    other = xp.max(xp.where(counted & (targets != last[:, None]), position, nothing), axis=1)
     weights = (position * 7919 + 1) % 8191
     return {
         "fingerprint": xp.sum(xp.where(counted, (targets + 1) % 65_536 * weights, xp.zeros_like(targets)), axis=1),
         "last_label": last,
-        "tail_run": length - 1 - xp.max(others, axis=1),
+        "tail_run": xp.sum(xp.astype(counted & (position > other[:, None]), targets.dtype), axis=1),
+        "transcript_room": xp.zeros_like(end[0]) + int(targets.shape[1]),
     }
 
 

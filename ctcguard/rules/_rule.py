@@ -29,6 +29,8 @@ class Rule(BaseModel):
         Codes of symptoms that this fault brings about. The relation has no cycles.
     aftermath : tuple of str
         Codes that it explains in later calls too (a head that is too narrow stays so).
+    poisons : tuple of str
+        Codes that it explains in later calls where nobody sees gradients (JAX): the update may have spread a NaN.
     everywhere : bool
         Whether it explains its symptoms in other utterances of the call too: a list mixed up is wrong for all.
     unsafe : bool
@@ -43,6 +45,7 @@ class Rule(BaseModel):
     causes: ClassVar[tuple[str, ...]]
     explains: ClassVar[tuple[str, ...]] = ()
     aftermath: ClassVar[tuple[str, ...]] = ()
+    poisons: ClassVar[tuple[str, ...]] = ()
     everywhere: ClassVar[bool] = False
     unsafe: ClassVar[bool] = False
 

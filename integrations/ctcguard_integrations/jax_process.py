@@ -34,7 +34,7 @@ class ProcessRecorder(Recorder):
         super().__init__(guard)
         self.verdict: CTCVerdictError | None = None
         self.steps = 0
-        self._runs: Counter[Site] = Counter()
+        self._runs: Counter[tuple[str, str]] = Counter()
         self._last: dict[Site, np.ndarray[Any, Any]] = {}
         self._said: set[tuple[str, str]] = set()
 
@@ -46,9 +46,10 @@ class ProcessRecorder(Recorder):
             if before is not None and np.array_equal(before, measured.packed, equal_nan=True):
                 return  # computed twice, by jax.checkpoint
             self._last[site] = measured.packed
-            self.step = self._runs[site]
-            self._runs[site] += 1
-            self.steps = max(self.steps, self._runs[site])
+            call = site.call.source, site.call.call_site  # a new shape is a new site, but the same call
+            self.step = self._runs[call]
+            self._runs[call] += 1
+            self.steps = max(self.steps, self._runs[call])
             try:
                 self.judge(self._entry(self.step, "callback", measured))
             except CTCVerdictError as error:
@@ -94,7 +95,7 @@ class ProcessWatch:
         if callable(self._previous):
             self._previous(number, frame)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Wait for all callbacks, and raise what was found since the main thread last ran."""
         if not self._recorder.open:
             return
@@ -107,13 +108,14 @@ class ProcessWatch:
             self._recorder.read(wait=True)
         finally:
             with self.guard.contained("close"):
-                self._end()
+                self._end(failed)
         if self._recorder.verdict is not None:
             raise self._recorder.verdict
 
-    def _end(self) -> None:
+    def _end(self, failed: bool) -> None:
         if self.owns_guard:
-            if self._recorder.blind:
+            if self._recorder.blind and not failed:
                 self.guard.say_blind(framework="jax")
             self.guard.at_step(self._recorder.steps)
-            self.guard.close(excused=not self._recorder.blind)  # a loss that raised was seen, though not counted
+            # A loss that raised was seen, though not counted.
+            self.guard.close(excused=failed or not self._recorder.blind)

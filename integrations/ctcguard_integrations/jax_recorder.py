@@ -20,7 +20,7 @@ from ctcguard_integrations.jax_call import Seen, blank_of, of_observed, of_optax
 from ctcguard_integrations.jax_measured import Measured, Site
 from ctcguard_integrations.jax_provenance import provenance
 from ctcguard_integrations.jax_queue import LONGEST, Entry, Queue
-from ctcguard_integrations.jax_seam import Results, Sheet
+from ctcguard_integrations.jax_seam import Results, Sheet, noticed
 
 _keys = itertools.count(1)
 ROUTES = ("auxiliary", "callback", "direct")
@@ -93,6 +93,7 @@ class Recorder:
     def observe(self, call: dict[str, Any], sheet: Sheet | None) -> None:
         """Measure a loss of the user's own."""
         self.blind = False
+        noticed()
         facts: dict[str, Any] = {}
         with self.guard.contained("ctcguard.observe"):
             facts = self._facts("ctcguard.observe", call_site(3), call.get("log_probs", call.get("logits")))

@@ -30,6 +30,8 @@ SIGNATURE = inspect.signature(PATCHED)
 class Recorder(Protocol):
     """What the seam tells."""
 
+    blind: bool
+
     def calling(self, arguments: dict[str, Any], source: str) -> None:
         """A loss is about to be computed or traced; what is raised here leaves the user's call."""
 
@@ -92,6 +94,12 @@ def innermost() -> tuple[Recorder | None, Sheet | None]:
     return (_everywhere[-1] if _everywhere else None), None
 
 
+def noticed() -> None:
+    """A loss was seen: the recorder of the whole process is not blind, though only the innermost is told."""
+    for recorder in _everywhere:
+        recorder.blind = False
+
+
 def _ctcguard_body(*args: Any, **kwargs: Any) -> Any:
     return _ctcguard_seam(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821 - found in optax's module
 
@@ -113,6 +121,7 @@ def _seam(original: Original, *args: Any, **kwargs: Any) -> Results:
     bound.apply_defaults()
     by_ctc_loss = sys._getframe(2).f_code is optax.ctc_loss.__code__
     source = "optax.ctc_loss" if by_ctc_loss else "optax.ctc_loss_with_forward_probs"
+    noticed()
     recorder.calling(bound.arguments, source)
     result = original(*args, **kwargs)
     recorder.called(bound.arguments, source, result, sheet)

@@ -44,7 +44,7 @@ def test_padded_targets(measured: Measure) -> None:
     found = measured(**given(losses=np.asarray([3.0, np.nan, np.inf, -0.5], np.float32)))
     expected = readings(scores(), ROWS, LENGTHS, BLANK)
     agrees(found, {**expected, "losses": [3.0, np.nan, np.inf, -0.5]})
-    assert found.keys() == {*expected, "losses", "fingerprint", "last_label", "tail_run"}
+    assert found.keys() == {*expected, "losses", "fingerprint", "last_label", "tail_run", "transcript_room"}
 
 
 def test_concatenated_targets_give_the_same(measured: Measure) -> None:

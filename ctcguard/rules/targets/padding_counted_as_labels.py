@@ -80,7 +80,7 @@ class PaddingCountedAsLabels(Rule):
 
     code = "CTC207"
     severity = Severity.ERROR
-    wants = ("target_lengths", "label_room", "last_label", "tail_run", "blank", "classes")
+    wants = ("target_lengths", "transcript_room", "last_label", "tail_run", "blank", "classes")
     causes = ("padding-symbol", "buffer-length")
     explains = ("CTC301", "CTC503", "CTC701", "CTC703")
 
@@ -92,12 +92,16 @@ class PaddingCountedAsLabels(Rule):
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when all targets fill the buffer and end in runs of one label that differ in length."""
-        lengths, room = readings.column("target_lengths"), readings["label_room"]
+        lengths, room = readings.column("target_lengths"), int(readings["transcript_room"])
         last, runs = readings.column("last_label"), readings.column("tail_run")
-        if len(lengths) < 2 or room < self.min_room or not ((lengths == room) & (last == last[0])).all():
+        if len(lengths) < 2 or room < self.min_room or not (lengths == room).all():
             return None
-        label, spread = int(last[0]), float(runs.max() - runs.min())
-        if not 0 <= label < readings["classes"] or label == readings["blank"] or spread < 1 or runs.max() < 3:
+        label = int(max(last.tolist(), key=last.tolist().count))
+        runs = np.where(last == label, runs, 0.0)  # the longest transcript of a batch has no padding
+        spread = float(runs.max() - runs.min())
+        if (runs == 0).sum() > (len(runs) > 2) or not 0 <= label < readings["classes"] or label == readings["blank"]:
+            return None
+        if spread < 1 or runs.max() < 3:
             return None
         vocabulary: Vocabulary | None = readings.get("vocabulary")
         name = None if vocabulary is None else vocabulary.symbol(label)
@@ -109,20 +113,21 @@ class PaddingCountedAsLabels(Rule):
         return self.finding(
             readings,
             cause="padding-symbol" if special else "buffer-length",
-            evidence=f"all {len(lengths)} targets end in {symbol}, {runs.min():.0f} to {runs.max():.0f} times"
+            evidence=f"{(runs > 0).sum()} of {len(runs)} targets end in {symbol}, up to {runs.max():.0f} times"
             + ("" if special else ", as padding does"),
             message=f"target_lengths must count real labels, but all of them are {room}, the width of the buffer "
             f"({share:.0%} of the labels are such a tail)",
             fix=f"count real labels only: target_lengths = (targets != {label}).sum(-1), or the lengths from before "
             "the padding",
             numbers={"label_room": room, "tail_label": label, "tail_run_max": float(runs.max())},
-            affected=np.argsort(-runs, kind="stable"),
+            affected=[i for i in np.argsort(-runs, kind="stable") if runs[i] > 0],
             note=lambda i: f"the last {runs[i]:.0f} of {room} labels are {symbol}",
         )
 
     def _certain(self, readings: Readings, runs: np.ndarray, room: int) -> bool:
         """Whether it is no code of one fixed length that happens to end alike."""
-        if float(np.median(runs)) >= self.long_run_fraction * room and (runs - 1).sum() >= self.chance_labels:
+        alike = np.maximum(runs - 1, 0).sum()
+        if float(np.median(runs)) >= self.long_run_fraction * room and alike >= self.chance_labels:
             return True
         history = readings.get("history")
         if history is None:

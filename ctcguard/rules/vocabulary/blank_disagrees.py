@@ -79,7 +79,7 @@ class BlankDisagrees(Rule):
     severity = Severity.ERROR
     wants = ("vocabulary", "classes", "blank")
     causes = ("other-blank", "ordinary-symbol", "special-symbol")
-    explains = ("CTC203",)
+    explains = ("CTC203", "CTC205")
     aftermath = explains
 
     def check(self, readings: Readings) -> Finding | None:

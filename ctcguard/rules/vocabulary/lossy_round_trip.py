@@ -30,7 +30,7 @@ class LossyRoundTrip(Rule):
 
     ## Likely causes
 
-    - `letter-case`: in the other case the same texts come back whole.
+    - `letter-case`: in the other case the same texts come back whole; or the tokenizer changes the case itself.
     - `spaces-lost`: all but the spaces comes back: the vocabulary has no word delimiter.
     - `characters-lost`: characters that the vocabulary lacks, which are named.
 
@@ -107,6 +107,10 @@ class LossyRoundTrip(Rule):
             if all(said(vocabulary.round_trip(change(text)) or "") == said(text) for text in lost):
                 fix = f"write the texts in {name} case before tokenizing: text.{name}(), with do_lower_case=False"
                 return "letter-case", f"in {name} case they come back whole", fix
+        symbols = {symbol for i in vocabulary.emittable() if (symbol := vocabulary.symbol(i))}
+        if all(c in symbols for text in lost for c in text if c.isalpha()):
+            evidence = "the vocabulary has all these letters as they are written, but the tokenizer changes their case"
+            return "letter-case", evidence, "make the tokenizer with do_lower_case=False (True makes text UPPER case)"
         backs = [vocabulary.round_trip(text) or "" for text in lost]
         if all(squeezed(back) == squeezed(text) for back, text in zip(backs, lost, strict=True)):
             fix = 'add the word delimiter to the vocabulary ("|", with word_delimiter_token="|")'

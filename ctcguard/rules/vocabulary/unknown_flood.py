@@ -32,7 +32,8 @@ class UnknownFlood(Rule):
 
     - `letter-case`: most labels are unknown, or those at the beginning of a text, and the vocabulary has letters of one
       case only. Hugging Face's `Wav2Vec2CTCTokenizer(do_lower_case=True)` turns text into UPPER case.
-    - `missing-delimiter`: unknown labels stand alone, between others: the vocabulary has no space (`|`).
+    - `missing-delimiter`: unknown labels stand alone, between others: the vocabulary has no space, or writes it `|` and
+      the texts were looked up symbol by symbol.
     - `wrong-alphabet`: anything else: characters that the vocabulary was not made from.
 
     ## How to fix
@@ -141,9 +142,13 @@ class UnknownFlood(Rule):
             )
             return "letter-case", evidence, fix + "Wav2Vec2CTCTokenizer(do_lower_case=True) makes them UPPER case"
         alone = unknown.sum() == runs.sum() and not first.any()
-        if alone and not any(is_space(vocabulary.symbol(i) or "") for i in vocabulary.emittable()):
+        if alone:
+            spaces = [s for i in vocabulary.emittable() if is_space(s := vocabulary.symbol(i) or "")]
             evidence = "unknown labels stand alone between others, as spaces do, and the vocabulary has no space"
             fix = 'add the word delimiter to the vocabulary ("|", with word_delimiter_token="|"), or remove the spaces'
+            if spaces:
+                evidence = f"unknown labels stand alone, as spaces do, but the vocabulary writes these {spaces[0]!r}"
+                fix = f"encode with tokenizer(text), or write {spaces[0]!r} for the space before looking symbols up"
             return "missing-delimiter", evidence, fix
         some = ", ".join(map(repr, letters[:5]))
         evidence = f"the vocabulary has {len(letters)} letters ({some}{' …' if len(letters) > 5 else ''})"
