@@ -62,6 +62,7 @@ def run_command(
     select: Annotated[list[str] | None, typer.Option(help="Rules to check.", metavar="CODES")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Rules to leave out.", metavar="CODES")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where files go.", metavar="DIR")] = None,
+    probe_model: Annotated[bool, typer.Option("--probe-model", help="Run the model again, once.")] = False,
 ) -> Run:
     """Run an unchanged script under guard. Options after SCRIPT are the script's; exit code 3: a rule stopped it."""
     if not program:
@@ -72,6 +73,7 @@ def run_command(
         "select": select and _codes(select),
         "ignore": ignore and _codes(ignore),
         "run_dir": run_dir and run_dir.absolute(),
+        "probe_model": probe_model,
     }
     settings = {name: value for name, value in given.items() if value}
     wanted = Run(Program(program[0], tuple(program[1:]), module), settings)

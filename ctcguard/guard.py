@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -37,6 +37,7 @@ EXACT_LOSS_CALLS = 1024
 """Of so many calls, the first has the loss of one utterance computed exactly (CTC505)."""
 BLIND_STEPS = 100
 """Optimizer steps without a call after which CTC901 is said; else at the end."""
+NOT_PROBED = "not run: no optimizer of torch stepped after a training call"
 
 
 class Guard:
@@ -57,6 +58,8 @@ class Guard:
         Optimizer steps taken, and training calls since the last one.
     calls : int
         CTC calls seen, evaluation too.
+    aware : bool
+        Whether a loss was seen by a guard inside of this one, which is not blind then.
     end_fields : dict
         What an integration adds to the last line of findings.jsonl.
     """
@@ -69,12 +72,15 @@ class Guard:
         self.rank = int(os.environ.get("RANK") or 0)
         self.step = self.micro_step = self.calls = self.steps_taken = 0
         self.reporter = Reporter(settings, [*self._own_sinks(), *sinks])
-        self.end_fields: dict[str, Any] = {}
+        self.aware = False
+        self.end_fields: dict[str, Any] = {"probe_model": NOT_PROBED} if settings.probe_model else {}
         self._started_s: float | None = None
         self._spent_s = 0.0
         self._moved = False
         self._step_cases: list[Case] = []
+        self._plans: dict[tuple[Any, ...], list[Rule]] = {}
         self._heads: set[tuple[int, int]] | None = set()
+        self._judged_head: tuple[int | None, int | None] = None, None
         self._history = History()
         self._utterance_ids: tuple[str, ...] = ()
         self._lock = threading.RLock()
@@ -108,8 +114,7 @@ class Guard:
         where = Where(phase="setup", step=self.step, rank=self.rank, source=source)
         rules = [rule for rule in self._rules() if rule.is_setup()]
         findings, healthy = judge(rules, Readings({**known, **values}), where, self._rule_fault)
-        if "classes" in values:
-            self._heads = None
+        self._judged_head = values.get("classes"), values.get("blank")
         self.reporter.report(findings, healthy)
 
     def check_heads(self, source: str) -> None:
@@ -118,7 +123,7 @@ class Guard:
         With calls of several heads (phonemes and characters, say) nobody knows whose it is: then it is not judged.
         """
         heads, self._heads = self._heads, None
-        if heads and len(heads) == 1 and self.vocabulary is not None:
+        if heads and len(heads) == 1 and heads != {self._judged_head} and self.vocabulary is not None:
             classes, blank = heads.pop()
             self.check_setup({"classes": classes, "blank": blank}, source)
 
@@ -190,6 +195,19 @@ class Guard:
             before = [finding for case in self._step_cases for finding in case.findings]
             self.reporter.report(findings, healthy, before)
 
+    def check_case(self, case: Case, values: Mapping[str, Any], source: str) -> None:
+        """Judge readings that were had of a call after it was judged: the rules that want at least one of them."""
+        with self._lock:
+            rules = [rule for rule in self._rules() if not values.keys().isdisjoint(rule.wants)]
+            where = case.where.model_copy(update={"source": source})
+            findings, healthy = judge(rules, case.readings.with_values(values), where, self._rule_fault)
+            self.reporter.report(findings, healthy, case.findings)
+
+    @property
+    def step_cases(self) -> tuple[Case, ...]:
+        """The training calls since the last optimizer step."""
+        return tuple(self._step_cases)
+
     def stepped(self) -> None:
         """An optimizer has stepped. Several optimizers after one call are one step, which ends with the next call."""
         self.steps_taken += 1
@@ -208,7 +226,7 @@ class Guard:
     def close(self, excused: bool = False) -> None:
         """End of the run: says so if nothing was ever seen, unless that is excused, and writes the last line."""
         self._settle_step()
-        if not self.calls and not self.findings and not excused:
+        if not self.calls and not self.findings and not excused and not self.aware:
             self.say_blind()
         self.reporter.tell("end", self.end_record())
 
@@ -277,16 +295,25 @@ class Guard:
             if last and self._history.add(case.where.step, readings):
                 readings = readings.with_values({"history": self._history.columns()})
         case.readings = readings
-        rules = [rule for rule in self._rules() if rule.code not in case.ran and not rule.about_vocabulary()]
-        findings, healthy = judge(rules, readings, case.where, self._rule_fault)
+        findings, healthy = judge(self._due(readings, case.ran), readings, case.where, self._rule_fault)
         case.findings += findings
         case.findings += self._behind(case)
         case.healthy += healthy
         case.ran |= {finding.code for finding in findings} | {code for code, _ in healthy}
 
+    def _due(self, readings: Readings, ran: Set[str]) -> list[Rule]:
+        """Rules about calls that have not run and whose readings are there; known for each set of readings."""
+        key = frozenset(readings), frozenset(ran), len(self.reporter.broken)
+        known = self._plans.get(key)
+        if known is None:
+            rules = (rule for rule in self._rules() if rule.code not in ran and not rule.about_vocabulary())
+            known = self._plans[key] = [rule for rule in rules if readings.keys() >= set(rule.wants)]
+        return known
+
     def _behind(self, case: Case) -> list[Finding]:
         """The vocabulary and the head are judged before the first update, and at once when they explain a finding."""
-        if self._heads is None or self.vocabulary is None or not case.findings:
+        head = case.readings["classes"], case.readings["blank"]
+        if self._heads is None or self.vocabulary is None or not case.findings or head == self._judged_head:
             return []
         rules = [rule for rule in self._rules() if rule.about_vocabulary()]
         where = case.where.model_copy(update={"phase": "setup"})

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
         What the classes mean; keyword only.
     strict : bool
         Check targets before the loss is called even where that waits for the device (CUDA).
+    probe_model : bool
+        PyTorch: before the first update, run the model again on changed batches (CTC801 to CTC803); once in a run.
     run_dir : Path, optional
         Where files go; ``ctcguard-runs/<time>-<process>`` by default.
     findings : Path, optional
@@ -70,6 +72,7 @@ class Settings(BaseSettings):
     budget: float | None = Field(default=0.01, gt=0, le=1)
     vocabulary: Any = None
     strict: bool = False
+    probe_model: bool = False
     run_dir: Path | None = None
     findings: Path | None = None
     sinks: Literal["auto", "none"] | tuple[Literal["console", "jsonl", "wandb"], ...] = "auto"

@@ -29,11 +29,7 @@ os.environ |= {
 
 # Programs are compiled for one run on a few numbers each: five times faster without the compiler's efforts. In a
 # process with several devices (test_jax_devices.py) they are compiled as users do: there every bit is compared.
-QUICK = (
-    "xla_cpu_use_fusion_emitters=false",
-    "xla_llvm_disable_expensive_passes=true",
-    "xla_backend_optimization_level=0",
-)
+QUICK = ("xla_llvm_disable_expensive_passes=true", "xla_backend_optimization_level=0")
 if "JAX_NUM_CPU_DEVICES" not in os.environ:
     os.environ["XLA_FLAGS"] = " ".join(f"--{flag}" for flag in QUICK)
 

@@ -20,7 +20,8 @@ def one_utterance(call: CTCCall, index: int = 0) -> dict[str, Array]:
     -------
     dict
         Blocks ``exact_log_probs`` (time, 1 + room for labels), nats, first the blank's, then that of each label in
-        order (of a label that is no class: that of the nearest one); ``exact_labels`` (1, room for labels). Scalars
+        order (of a label that is no class: that of the nearest one); ``exact_end_log_probs`` (time, 2), those of the
+        first and of the last class, where a blank usually is; ``exact_labels`` (1, room for labels). Scalars
         ``exact_frames`` and ``exact_label_count``, the lengths; ``exact_index``; ``exact_loss``, what the loss returned
         for it. Logits are normalised first. Nothing when an axis is empty or the losses are not known.
 
@@ -55,6 +56,7 @@ def one_utterance(call: CTCCall, index: int = 0) -> dict[str, Array]:
     columns = xp.concat([xp.full_like(labels[:1], call.blank), labels])
     return {
         "exact_log_probs": xp.take(scores, xp.clip(columns, 0, call.classes - 1), axis=1),
+        "exact_end_log_probs": xp.take(scores, arange(call.scores, 2) * (call.classes - 1), axis=1),
         "exact_labels": labels[None, :],
         "exact_frames": whole(call.scores, call.input_lengths)[index],
         "exact_label_count": counts[index],

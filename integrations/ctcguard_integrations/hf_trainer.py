@@ -12,6 +12,8 @@ from transformers.trainer_callback import ExportableState
 from ctcguard.guard import Guard
 from ctcguard.settings import load
 from ctcguard.vocabulary import Vocabulary
+from ctcguard_integrations.hf_losses import TrainerLosses
+from ctcguard_integrations.hf_texts import texts_of
 from ctcguard_integrations.late_wandb import outer_sinks
 from ctcguard_integrations.torch_loop import Watch
 
@@ -54,6 +56,7 @@ class CTCGuard(TrainerCallback, ExportableState):
         load(**settings)
         self._settings = settings
         self._watch: Watch | None = None
+        self._texts: tuple[str, ...] = ()
         if guard is not None:
             _shared = guard
 
@@ -75,11 +78,15 @@ class CTCGuard(TrainerCallback, ExportableState):
         guard.reporter.stop_by_raising = False
         guard.at_step(state.global_step)
         with guard.contained("train begin"):
-            values = head_of(model)
+            values = head_of(model) | {"texts": self._texts}
             if values and (guard.vocabulary is not None or "config_vocab_size" in values):
                 guard.check_setup(values, f"{type(model).__name__}")
         if guard.reporter.stop is not None:
             control.should_training_stop = True
+
+    def beginning(self, trainer: Trainer) -> None:
+        """``Trainer.train`` was called; its callbacks are not told of the trainer itself."""
+        self._texts = texts_of(trainer.train_dataset)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take over the Trainer's count of steps."""
@@ -146,17 +153,26 @@ def head_of(model: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, int)}
 
 
+def _watching(trainer: Trainer) -> Watch | None:
+    """The guard at work of one of its callbacks; a resume may have made them anew."""
+    found = (each.watch for each in trainer.callback_handler.callbacks if isinstance(each, CTCGuard))
+    return next((watch for watch in found if watch is not None and watch.is_open), None)
+
+
 def _closes_guards(train: Any) -> Any:
     """``Trainer.train`` tells callbacks of its end, but not of its failure: close the guards in both cases."""
 
     @functools.wraps(train)
     def guarded_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        guards = [callback for callback in self.callback_handler.callbacks if isinstance(callback, CTCGuard)]
+        for callback in guards:
+            callback.beginning(self)
         try:
-            return train(self, *args, **kwargs)
+            with TrainerLosses(self, functools.partial(_watching, self)):
+                return train(self, *args, **kwargs)
         finally:
-            for callback in self.callback_handler.callbacks:
-                if isinstance(callback, CTCGuard):
-                    callback.finish()
+            for callback in guards:
+                callback.finish()
 
     return guarded_train
 

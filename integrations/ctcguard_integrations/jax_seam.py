@@ -18,6 +18,7 @@ import jax
 import optax
 from jax.extend.core import find_top_trace
 
+from ctcguard.guard import Guard
 from ctcguard_integrations.jax_measured import Measured
 
 Results = tuple[jax.Array, jax.Array, jax.Array]
@@ -31,6 +32,7 @@ class Recorder(Protocol):
     """What the seam tells."""
 
     blind: bool
+    guard: Guard
 
     def calling(self, arguments: dict[str, Any], source: str) -> None:
         """A loss is about to be computed or traced; what is raised here leaves the user's call."""
@@ -98,6 +100,7 @@ def noticed() -> None:
     """A loss was seen: the recorder of the whole process is not blind, though only the innermost is told."""
     for recorder in _everywhere:
         recorder.blind = False
+        recorder.guard.aware = True
 
 
 def _ctcguard_body(*args: Any, **kwargs: Any) -> Any:

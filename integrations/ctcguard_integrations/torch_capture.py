@@ -15,6 +15,7 @@ from ctcguard.probes import CONTRACT, measure
 from ctcguard_integrations.hf_labels import given_labels
 from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_pending import Pending
+from ctcguard_integrations.torch_posterior import wrong_gradient
 from ctcguard_integrations.torch_provenance import Origin, origin, same_head
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -38,6 +39,7 @@ class Capture:
         self._pending = pending
         self._gradients = gradients
         self._origins: dict[tuple[Any, ...], Origin] = {}
+        self._altering: set[str] = set()
 
     def torch_call(self, arguments: dict[str, Any]) -> CTCCall:
         """The arguments of ``torch.ctc_loss`` in the normal form.
@@ -87,12 +89,23 @@ class Capture:
         call = case.call if losses is None else case.call.with_losses(losses.detach().reshape(-1))
         probes = self._guard.probes(call.batch)
         probes = probes if case.ran else CONTRACT + probes
+        gradient = self._gradient(call, losses)
+        probes = (*probes, lambda _: gradient) if gradient else probes
         packed, layout = measure(call, probes, beside=call.scores)
         if is_host(packed):
             self._guard.judge(case, packed, layout)
         else:
             case.call = call.without_arrays()
             self._pending.add(packed, lambda values: self._guard.judge(case, values, layout))
+
+    def _gradient(self, call: CTCCall, losses: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Whether the gradient is right where something stands behind the softmax: at the first call of that line."""
+        found = None
+        if losses is not None and call.call_site not in self._altering and call.provenance.after_softmax():
+            self._altering.add(call.call_site)
+            with self._guard.contained("gradient of the logits"):
+                found = wrong_gradient(losses, call.input_lengths)
+        return {} if found is None else {"wrong_gradient_fraction": found}
 
     def _origin(self, scores: torch.Tensor, site: str) -> Origin:
         """Walked once for each call site, kind of graph, width and head."""

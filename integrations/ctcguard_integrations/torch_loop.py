@@ -20,7 +20,9 @@ from ctcguard_integrations import torch_seam
 from ctcguard_integrations.late_wandb import outer_sinks
 from ctcguard_integrations.torch_capture import Capture
 from ctcguard_integrations.torch_gradients import Gradients
+from ctcguard_integrations.torch_model import ModelProbe
 from ctcguard_integrations.torch_pending import Pending
+from ctcguard_integrations.torch_scaler import Scales
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,7 +37,9 @@ class Watch(Guarded):
         self._settings = settings
         self._pending = Pending()
         self._gradients = Gradients(guard, self._pending)
+        self._scales = Scales(guard, self._pending)
         self._capture = Capture(guard, self._pending, self._gradients)
+        self._model = ModelProbe(guard)
         self._open = True
         torch_seam.add(self)
         atexit.register(self.close)
@@ -51,6 +55,7 @@ class Watch(Guarded):
             return
         self._open = False
         torch_seam.remove(self)
+        self._model.close()
         atexit.unregister(self.close)
         try:
             self.settle()
@@ -75,6 +80,7 @@ class Watch(Guarded):
         """As a decorator with settings: each call of the function gets a guard of its own; this one is taken back."""
         self._open = False
         torch_seam.remove(self)
+        self._model.close()
         atexit.unregister(self.close)
         return _decorated(function, self._settings)
 
@@ -104,6 +110,7 @@ class Watch(Guarded):
         result = torch_seam.reduced(losses, arguments["target_lengths"], reduction)
         with self.guard.contained("torch.ctc_loss"):
             self._capture.measure(case, losses)
+            self._model.called(case, arguments["log_probs"])
         return result
 
     def observe(self, **call: Any) -> None:
@@ -128,6 +135,7 @@ class Watch(Guarded):
         with self.guard.contained("observe"):
             case = self._capture.open(normal, call.get("log_probs", call.get("logits")))
             self._capture.measure(case, normal.losses)
+            self._model.called(case, call.get("log_probs", call.get("logits")))
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """Before the weights are touched: look at the gradients, and wait for verdicts if one may raise."""
@@ -137,16 +145,22 @@ class Watch(Guarded):
             self.await_verdict()
 
     def await_verdict(self) -> None:
-        """Judge what was measured in this step: now if it could raise, else when it has arrived."""
+        """Judge what was measured in this step: now if it could raise, else when it has arrived. The model once."""
         settings = self.guard.settings
         urgent = {settings.on_error, settings.on_warning} & {"raise", "stop"}
         self._pending.send()
         self._pending.read(wait=bool(urgent))
+        self._model.examine()
 
     def stepped(self) -> None:
         """Count the step."""
         with self.guard.contained("optimizer hook"):
             self.guard.stepped()
+
+    def scaled(self, scaler: torch.amp.GradScaler, by_hand: bool) -> None:
+        """Follow the loss scale."""
+        with self.guard.contained("GradScaler.update"):
+            self._scales.updated(scaler, by_hand)
 
 
 def _decorated(function: Function, settings: dict[str, Any]) -> Function:

@@ -64,7 +64,7 @@ def origin(log_probs: torch.Tensor) -> Origin:
     class_axis: int | None = log_probs.ndim - 1
     steps: list[Step] = []
     while node is not None and len(steps) < LONGEST:
-        op = _op(node)
+        op = op_of(node)
         if op is None:
             break
         following = _following(node)
@@ -96,7 +96,8 @@ def _following(node: Any) -> Any:
     return next((child for child, _ in node.next_functions if child is not None), None)
 
 
-def _op(node: Any) -> str | None:
+def op_of(node: Any) -> str | None:
+    """The framework-neutral name of what a node differentiates; None when it is not known."""
     matched = re.fullmatch(r"_?(\w+?)Backward\d*", node.name())
     return OPS.get(matched[1]) if matched else None
 
@@ -143,6 +144,6 @@ def _parameters(node: Any, depth: int = 6) -> list[torch.Tensor]:
             continue
         if hasattr(child, "variable"):
             found.append(child.variable)
-        elif depth and len(child.next_functions) == 1 and (child.name() == "TBackward0" or _op(child) in TURNS):
+        elif depth and len(child.next_functions) == 1 and (child.name() == "TBackward0" or op_of(child) in TURNS):
             found += _parameters(child, depth - 1)
     return found

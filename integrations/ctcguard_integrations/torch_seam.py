@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from ctcguard_integrations import torch_scaler
+
 
 class Observer(Protocol):
     """What the seam tells."""
@@ -25,6 +27,9 @@ class Observer(Protocol):
 
     def stepped(self) -> None:
         """An optimizer has stepped."""
+
+    def scaled(self, scaler: torch.amp.GradScaler, by_hand: bool) -> None:
+        """A scaler was updated."""
 
 
 _observers: list[Observer] = []
@@ -97,6 +102,12 @@ def _stepped(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         observer.stepped()
 
 
+def _scaled(scaler: torch.amp.GradScaler, by_hand: bool) -> None:
+    observer = _current()
+    if observer is not None:
+        observer.scaled(scaler, by_hand)
+
+
 def add(observer: Observer) -> None:
     """From now on the observer sees the calls; the innermost one of a thread is the only one told."""
     global _original
@@ -106,6 +117,7 @@ def add(observer: Observer) -> None:
             torch.ctc_loss = ctc_loss
         if not _handles:
             _handles.extend((register_optimizer_step_pre_hook(_stepping), register_optimizer_step_post_hook(_stepped)))
+        torch_scaler.install(_scaled)
         _observers.append(observer)
 
 
@@ -118,6 +130,7 @@ def remove(observer: Observer) -> None:
             return
         if torch.ctc_loss is ctc_loss:
             torch.ctc_loss = _original
+        torch_scaler.uninstall()
         while _handles:
             _handles.pop().remove()
 

@@ -136,13 +136,18 @@ class Linen(flax.linen.Module):
         return flax.linen.Dense(CLASSES)(jnp.tanh(flax.linen.Dense(16)(x)))
 
 
-def linen_step(state: TrainState, data: Any) -> Any:
+def linen_step(state: TrainState, data: Any, around: Callable[..., Any] = lambda f: f) -> Any:
     def mean(parameters: Any) -> jax.Array:
         logits = state.apply_fn({"params": parameters}, data["features"])
         return ctc_loss(logits, data["frame_paddings"], data["labels"], data["label_paddings"]).mean()
 
-    loss, gradients = jax.value_and_grad(mean)(state.params)
+    loss, gradients = jax.value_and_grad(around(mean))(state.params)
     return state.apply_gradients(grads=gradients), loss
+
+
+def linen_scan(state: TrainState, data: Any) -> Any:
+    """Two micro-batches, each with an update of its own."""
+    return jax.lax.scan(linen_step, state, jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), data))
 
 
 def linen_loop(step: Any, labels: int = CLASSES) -> Run:
@@ -198,6 +203,8 @@ STEPS_BY_KIND: dict[str, tuple[Any, Any, str, int]] = {  # step, loop, route, ca
     "inner jit": (jax.jit(stepper(inner)), pytree_loop, "callback", 1),
     "plain with jit": (stepper(inner), pytree_loop, "callback", 1),
     "linen": (jax.jit(linen_step), linen_loop, "auxiliary", 1),
+    "linen, checkpoint": (jax.jit(functools.partial(linen_step, around=jax.checkpoint)), linen_loop, "callback", 1),
+    "linen, scan, donated": (jax.jit(linen_scan, donate_argnums=0), linen_loop, "callback", 2),
     "nnx": (nnx.jit(nnx_step), nnx_loop, "auxiliary", 1),
     "nnx tree": (nnx.jit(nnx_step, graph=False), nnx_loop, "auxiliary", 1),
 }

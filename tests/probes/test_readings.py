@@ -211,6 +211,7 @@ def test_one_utterance_holds_all_that_its_loss_depends_on(
     labels, log_probs = rows[index], scores()[index]
     expected = np.concatenate([log_probs[:, [BLANK]], log_probs[:, list(labels)]], axis=1)
     np.testing.assert_allclose(found["exact_log_probs"][:, : len(labels) + 1], expected, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(found["exact_end_log_probs"], log_probs[:, [0, -1]], rtol=2e-6, atol=2e-6)
     assert found["exact_labels"][0, : len(labels)].tolist() == list(labels)
     lengths = LENGTHS[index], len(labels), index, index
     assert tuple(found[f"exact_{name}"] for name in ("frames", "label_count", "index", "loss")) == lengths

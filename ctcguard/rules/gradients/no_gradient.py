@@ -110,7 +110,8 @@ class NoGradient(Rule):
     severity = Severity.ERROR
     wants = ("head_state",)
     causes = ("zeroed-before-step", "not-in-optimizer", "detached", "frozen")
-    explains = ()
+    explains = ("CTC701", "CTC702", "CTC703")
+    aftermath = explains
 
     grace_steps: int = Field(3, ge=1, description="optimizer steps that must have shown the same state")
 

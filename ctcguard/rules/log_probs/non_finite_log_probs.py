@@ -81,6 +81,8 @@ class NonFiniteLogProbs(Rule):
     wants = ("expects", "non_finite_frames", "score_max")
     causes = ("non-finite-features", "whole-batch", "overflow", "log-of-softmax", "masking")
     explains = ("CTC401", "CTC402", "CTC502", "CTC503", "CTC504", "CTC601")
+    poisons = ("CTC401", "CTC402", "CTC403", "CTC501", "CTC502", "CTC503", "CTC504")
+    aftermath = ("CTC507", "CTC604")
 
     zero_nats: float = Field(1.0, ge=0, description="an exact 0 is a hidden infinity when no right loss is below this")
 

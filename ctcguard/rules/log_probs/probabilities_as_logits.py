@@ -82,7 +82,7 @@ class ProbabilitiesAsLogits(ToleranceRule):
         "provenance",
     )
     causes = ("softmax-before-loss", "softmax-before-log-softmax")
-    explains = ("CTC504",)
+    explains = ("CTC504", "CTC505")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when all sampled logits are probabilities that sum to 1; NaN is left to CTC403."""

@@ -100,7 +100,7 @@ class UnnormalisedLogProbs(ToleranceRule):
         "provenance",
     )
     causes = ("probabilities", "wrong-axis", "raw-logits", "altered-after-softmax", "not-a-number")
-    explains = ("CTC401", "CTC501", "CTC504")
+    explains = ("CTC401", "CTC501", "CTC504", "CTC505", "CTC602")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when a sampled valid frame does not sum to 1."""

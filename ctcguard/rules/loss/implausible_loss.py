@@ -33,6 +33,12 @@ class ImplausibleLoss(Rule):
     nothing, or something else. warp-ctc returns 0 for every error, and kernels that read labels from the wrong place
     give numbers of the usual size.
 
+    ## In optax
+
+    Not judged for `optax.ctc_loss`: the bounds are read off log-probs, and optax is given logits. A loss of one's own
+    is judged with `observe(log_probs=…, losses=…)` beside it: a 0 for `[1, 2, 3]` on uniform log-probs (10 frames, 5
+    classes), where at least 8.647 nats are right, is `zero-without-certainty`.
+
     ## Likely causes
 
     - `zero-without-certainty`: exactly 0, although the model is not certain: a failure that is shown as 0.

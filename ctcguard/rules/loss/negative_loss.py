@@ -21,6 +21,13 @@ class NegativeLoss(Rule):
     without end and the model learns to do that instead of the transcripts. It may take thousands of steps to show: with
     a label beyond the head, optax was seen to turn negative after 1,500 steps.
 
+    ## In optax
+
+    On logits of zeros (10 frames, 5 classes) `[5, 6, 7]` costs -4.25 nats at once; `[1, 2, 5]` costs 1.88 and `[1, 0,
+    3]` 8.65, and they are below 0 after 6 and 12 updates by `optax.adam(0.1)`. A right loss near 0 can come out as
+    -2e-8, which stays silent. `guard_step` looks at each utterance, not at the mean, and says CTC201 or CTC203 from the
+    first step on; this is their symptom.
+
     ## Likely causes
 
     - `negative`: the rules that explain it tell which: scores that are not normalised (CTC402, CTC401), a label beyond

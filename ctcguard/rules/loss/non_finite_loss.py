@@ -21,6 +21,13 @@ class NonFiniteLoss(Rule):
     nearly every weight is NaN, in spite of gradient clipping. Trainers hide it: Hugging Face logs the mean of earlier
     steps instead (`logging_nan_inf_filter`), others log 0, and the training "succeeds".
 
+    ## In optax
+
+    optax reads padded frames: NaN in two of them makes the loss NaN, `padded-frames`. Put the 0 into the features: with
+    `where` behind a linear head the loss is right (6.74 nats for `[1, 2, 3]` on 8 frames of zeros, 5 classes), but its
+    gradient is NaN. `infinite` does not come from too few frames, for optax takes -1e5 for ln 0: `jnp.isfinite` sees
+    nothing (CTC503).
+
     ## Likely causes
 
     - `nan`: NaN in the features or the weights (CTC403), labels outside the classes (CTC201, CTC202).
@@ -68,6 +75,8 @@ class NonFiniteLoss(Rule):
     wants = ("losses",)
     causes = ("nan", "padded-frames", "infinite")
     explains = ("CTC601",)
+    poisons = ("CTC401", "CTC402", "CTC403", "CTC501", "CTC502", "CTC503", "CTC504")
+    aftermath = ("CTC507", "CTC604")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when a loss is NaN or infinite."""

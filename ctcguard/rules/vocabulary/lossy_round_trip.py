@@ -46,7 +46,7 @@ class LossyRoundTrip(Rule):
 
     ## Known problems
 
-    Looks at up to 64 texts of the training data set, if it is one of `datasets` with a column of texts, or a list; else
+    An error when nothing at all comes back. Looks at up to 64 texts of the training data set, if it is one of `datasets` with a column of texts, or a list; else
     only at a word made of the vocabulary's own letters. Says nothing of a tokenizer that cannot be called with a text.
 
     ## Example
@@ -100,6 +100,7 @@ class LossyRoundTrip(Rule):
             f"{example[:80]!r} as {backs[example][:80]!r}",
             fix=fix,
             numbers={"texts": len(backs), "lost": len(lost)},
+            severity=None if any(squeezed(backs[text]) for text in backs) else Severity.ERROR,
         )
 
     def _cause(self, vocabulary: Vocabulary, lost: Sequence[str]) -> tuple[str, str, str]:
@@ -108,7 +109,8 @@ class LossyRoundTrip(Rule):
                 fix = f"write the texts in {name} case before tokenizing: text.{name}(), with do_lower_case=False"
                 return "letter-case", f"in {name} case they come back whole", fix
         symbols = {symbol for i in vocabulary.emittable() if (symbol := vocabulary.symbol(i))}
-        if all(c in symbols for text in lost for c in text if c.isalpha()):
+        nothing = not any(squeezed(vocabulary.round_trip(text) or "") for text in lost)
+        if nothing and all(c in symbols for text in lost for c in text if c.isalpha()):
             evidence = "the vocabulary has all these letters as they are written, but the tokenizer changes their case"
             return "letter-case", evidence, "make the tokenizer with do_lower_case=False (True makes text UPPER case)"
         backs = [vocabulary.round_trip(text) or "" for text in lost]

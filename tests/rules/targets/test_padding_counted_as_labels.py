@@ -31,7 +31,7 @@ def found(targets: list[list[int]], lengths: list[int] | None = None, vocabulary
         (PADDED, [3, 2, 4], SYMBOLS),
         (PADDED[:1], None, SYMBOLS),  # one utterance
         ([[1, 2, 3], [2, 5, 5]], None, SYMBOLS),  # three labels
-        ([[1, 2, 3, 4], [2, 5, 5, 5]], None, SYMBOLS),  # not all end alike
+        ([[1, 2, 3, 4], [1, 2, 3, 4], [2, 5, 5, 5]], None, SYMBOLS),  # not all end alike
         ([[1, 2, 5, 5, 5], [2, 1, 5, 5, 5]], None, None),  # runs of one length: a suffix
         ([[1, 2, 4, 3, 4, 1], [2, 1, 4, 1, 1, 1]], None, None),  # codes that end in zeros
         ([[1, 2, 0, 0, 0, 0], [2, 1, 3, 0, 0, 0]], None, SYMBOLS),  # the blank: CTC203
@@ -57,7 +57,7 @@ def with_history(rooms: list[float], spread: float = 2.0, label: float = 4.0) ->
     call = ctcguard.ctc_call(
         log_probs=np.zeros((2, 30, 6)), targets=targets, input_lengths=[30, 30], target_lengths=[6, 6], blank=0
     )
-    columns = {"target_lengths": np.asarray([6.0, 6.0]), "last_label": np.asarray([4.0, 4.0])}
+    columns = {"target_lengths": np.asarray([6.0, 6.0]), "last_label": np.asarray([4.0, 4.0]), "transcript_room": 6.0}
     history = {
         "label_room": np.asarray(rooms),
         "tail_label": np.full(len(rooms), label),

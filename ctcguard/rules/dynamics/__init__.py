@@ -1,0 +1,1 @@
+"""Rules about how training goes: symptoms, with what the evidence favours as their cause."""

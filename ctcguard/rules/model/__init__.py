@@ -1,0 +1,1 @@
+"""Rules about the model itself, from passes made for them alone."""
