@@ -96,7 +96,7 @@ def test_rounding_is_silent() -> None:
     empty = (np.zeros((2, 3000)), np.zeros((2, 6)), np.zeros((2, 6), int))
     for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
         codes = found(frames=empty[0], labels=np.ones((2, 6)), targets=empty[2], logits=jnp.asarray(long, dtype))
-        assert set(codes) <= {"CTC204"}
+        assert set(codes) <= {"CTC204", "CTC405"}  # information
 
 
 def test_a_free_symbol_is_seen_before_the_loss_is_negative() -> None:

@@ -80,7 +80,7 @@ class BlankInTargets(Rule):
     severity = Severity.ERROR
     wants = ("blank_labels", "blanks_before_label", "blank", "target_lengths")
     causes = ("padding-counted", "space-is-blank", "blank-index")
-    explains = ("CTC301", "CTC401", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601")
+    explains = ("CTC301", "CTC401", "CTC501", "CTC502", "CTC503", "CTC504", "CTC601", "CTC603")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when a label is the blank."""

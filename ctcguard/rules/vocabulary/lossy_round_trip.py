@@ -46,7 +46,8 @@ class LossyRoundTrip(Rule):
 
     ## Known problems
 
-    An error when nothing at all comes back. Looks at up to 64 texts of the training data set, if it is one of `datasets` with a column of texts, or a list; else
+    An error when nothing at all comes back. Looks at up to 64 texts of the training data set, if it is one of
+    `datasets` with a column of texts, or a list; else
     only at a word made of the vocabulary's own letters. Says nothing of a tokenizer that cannot be called with a text.
 
     ## Example

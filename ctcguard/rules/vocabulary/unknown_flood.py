@@ -81,7 +81,8 @@ class UnknownFlood(Rule):
 
     code = "CTC105"
     severity = Severity.ERROR
-    wants = ("vocabulary", "unknown_labels", "unknown_runs", "unknown_first", "target_lengths")
+    # The scores are not looked at, but with them comes the history.
+    wants = ("vocabulary", "unknown_labels", "unknown_runs", "unknown_first", "target_lengths", "score_max")
     causes = ("letter-case", "missing-delimiter", "wrong-alphabet")
     explains = ("CTC206", "CTC702")
     aftermath = explains

@@ -2,7 +2,8 @@
 
 report: https://github.com/espnet/espnet/pull/3539
 record: espnet-fdropout-eval
-expects: CTC803 noisy-eval at step 4
+expects: CTC803 dropout-in-evaluation at step 0
+settings: {"probe_model": true}
 """
 
 import torch

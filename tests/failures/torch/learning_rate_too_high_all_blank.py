@@ -2,7 +2,8 @@
 
 report: https://github.com/meijieru/crnn.pytorch/issues/92
 record: blank-collapse-ocr
-expects: CTC701 blank-collapse at step 0
+expects: CTC701 constant-output at step 63
+settings: {"thresholds": {"blank-collapse": {"grace_steps": 32, "calls": 32, "fall": 0.1}}}
 """
 
 import torch

@@ -3,6 +3,7 @@
 report: https://runebook.dev/en/docs/pytorch/generated/torch.nn.functional.ctc_loss
 record: batch-time-layout
 expects: CTC801 reshape-instead-of-transpose at step 0
+settings: {"probe_model": true}
 """
 
 import torch

@@ -2,7 +2,8 @@
 
 report: https://github.com/PaddlePaddle/PaddleOCR/issues/3707
 record: paddleocr-loss0
-expects: CTC703 no-progress at step 0
+expects: CTC703 weights-at-rest at step 47
+settings: {"thresholds": {"no-progress": {"grace_steps": 32, "calls": 32, "fall": 0.1}}}
 """
 
 import torch
