@@ -92,8 +92,8 @@ def test_the_program_does_not_know_the_guard(pair: Pair) -> None:
     assert lines - vocabulary in (set(), {"import ctcguard"}, {*OBSERVED, "import ctcguard"})
 
 
-def test_settings_are_for_rules_that_need_patience(pair: Pair) -> None:
-    assert set(pair.settings) <= {"thresholds"}
+def test_settings_are_for_rules_that_need_patience_or_must_be_asked_for(pair: Pair) -> None:
+    assert set(pair.settings) <= {"thresholds", "probe_model"}
 
 
 # The harness: what it would let through, if anything.
