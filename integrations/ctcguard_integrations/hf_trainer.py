@@ -153,9 +153,14 @@ def head_of(model: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, int)}
 
 
+def _guards(trainer: Trainer) -> list[CTCGuard]:
+    """Its callbacks that guard; a resume may have made them anew since training began."""
+    return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, CTCGuard)]
+
+
 def _watching(trainer: Trainer) -> Watch | None:
-    """The guard at work of one of its callbacks; a resume may have made them anew."""
-    found = (each.watch for each in trainer.callback_handler.callbacks if isinstance(each, CTCGuard))
+    """The guard at work of one of its callbacks."""
+    found = (callback.watch for callback in _guards(trainer))
     return next((watch for watch in found if watch is not None and watch.is_open), None)
 
 
@@ -164,14 +169,13 @@ def _closes_guards(train: Any) -> Any:
 
     @functools.wraps(train)
     def guarded_train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        guards = [callback for callback in self.callback_handler.callbacks if isinstance(callback, CTCGuard)]
-        for callback in guards:
+        for callback in _guards(self):
             callback.beginning(self)
         try:
             with TrainerLosses(self, functools.partial(_watching, self)):
                 return train(self, *args, **kwargs)
         finally:
-            for callback in guards:
+            for callback in _guards(self):
                 callback.finish()
 
     return guarded_train

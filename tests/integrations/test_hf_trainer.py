@@ -235,6 +235,21 @@ def test_settings_survive_a_resume_that_restores_callbacks(tokenizer: Any) -> No
     assert restored.watch.findings == []
 
 
+def test_removed_when_a_training_fails_whose_callbacks_were_restored(tokenizer: Any) -> None:
+    class Fails(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step > 4:
+                raise KeyError("the user's own")
+
+    options: dict[str, Any] = {"eval_strategy": "no", "restore_callback_states_from_checkpoint": True}
+    a_trainer(tokenizer, callbacks=[CTCGuard()], **options).train()
+    resumed = a_trainer(tokenizer, callbacks=[CTCGuard(), Fails()], **options)
+    with pytest.raises(KeyError):
+        resumed.train(resume_from_checkpoint="out/checkpoint-4")
+    assert torch.ctc_loss is PRISTINE
+    assert records(Path("out/ctcguard"))[-1]["type"] == "end"
+
+
 def test_one_guard_for_two_trainings(tokenizer: Any) -> None:
     guard = CTCGuard()
     trainer = a_trainer(tokenizer, callbacks=[guard], max_steps=2, eval_strategy="no", save_strategy="no")

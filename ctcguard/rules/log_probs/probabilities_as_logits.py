@@ -82,7 +82,8 @@ class ProbabilitiesAsLogits(ToleranceRule):
         "provenance",
     )
     causes = ("softmax-before-loss", "softmax-before-log-softmax")
-    explains = ("CTC504", "CTC505")
+    explains = ("CTC504", "CTC505", "CTC701", "CTC702", "CTC703")
+    aftermath = ("CTC701", "CTC702", "CTC703")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when all sampled logits are probabilities that sum to 1; NaN is left to CTC403."""
