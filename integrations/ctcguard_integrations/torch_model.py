@@ -17,8 +17,8 @@ from ctcguard_integrations.torch_model_inputs import Inputs, UnsuitableError
 from ctcguard_integrations.torch_model_passes import Passes
 from ctcguard_integrations.torch_model_state import aside
 
-SHARDED = ("to_local", "ds_id")
-"""Attributes of weights that other processes hold parts of: to run such a model, all of them must do it together."""
+SHARDED = ("to_local", "ds_id", "FullyShardedDataParallel")
+"""Signs of weights that other processes hold parts of (DTensor, ZeRO, FSDP): they would have to run it together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ModelProbe:
             return
         graph = graph_of(scores, case.readings["batch"])
         parts = [call for call in self._calls.finished if call.made & graph.nodes]
-        parts = parts if self._calls.active is None else [self._calls.active]
+        parts += [] if self._calls.active is None else [self._calls.active]
         self.close()
         if parts:
             self._target = Target(case, parts, graph.swap)
@@ -99,10 +99,11 @@ def _examined(case: Case, call: ModuleCall, swap: Swap | None) -> tuple[str, dic
     batch, frames, classes, blank = (case.readings[fact] for fact in ("batch", "frames", "classes", "blank"))
     valid = to_numpy(case.call.input_lengths)
     try:
-        if any(hasattr(weight, sign) for weight in weights for sign in SHARDED):
+        kinds = {type(module).__name__ for module in model.modules()}
+        if any(sign in kinds or hasattr(weight, sign) for weight in weights for sign in SHARDED):
             raise UnsuitableError("its weights are spread over several processes")
         inputs = Inputs(call.given, batch, frames, valid)
-        with aside(model, weights[0].device) as kept:
+        with aside(model) as kept:
             passes = Passes(model, inputs, kept, batch, frames, classes)
             exam = Examination(passes, inputs, frames, valid, blank)
             exam.run()

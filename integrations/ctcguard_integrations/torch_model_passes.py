@@ -94,6 +94,7 @@ class Passes:
         self._model, self._inputs, self._kept = model, inputs, kept
         self._batch, self._frames, self._classes = batch, frames, classes
         self._full = all(weight.dtype not in HALF for weight in model.parameters())
+        self._tables = [layer.num_embeddings for layer in model.modules() if isinstance(layer, torch.nn.Embedding)]
         self._layout: tuple[int, tuple[int, ...]] | None = None
         self.count = 0
 
@@ -105,6 +106,8 @@ class Passes:
         UnsuitableError
             When the inputs cannot be made so, the model refuses them, or nothing with a time axis comes out.
         """
+        frames = self._frames + extra * self._frames // self._inputs.width
+        self._refuse_positions(frames, self._inputs.width + extra)
         args, kwargs = rebuilt(self._inputs.rows(sources, extra), self._widened)
         rows = [row for row, source in enumerate(sources) if source == followed]
         trace = Trace(self._model, self._batch, rows, self._kept)
@@ -119,7 +122,6 @@ class Passes:
                 result = self._model(*args, **kwargs)
         except Exception as error:
             raise UnsuitableError(f"{type(error).__name__}: {error}") from error
-        frames = self._frames + extra * self._frames // self._inputs.width
         return Pass(*self._scores(taken.log_probs, result, frames), trace, draws.seen)
 
     def precision(self, done: Pass) -> str:
@@ -129,6 +131,12 @@ class Passes:
         if lowest is not None:
             return str(lowest).removeprefix("torch.")
         return "float32" if done.scores.device.type == "cpu" else "tensorfloat32"
+
+    def _refuse_positions(self, frames: int, width: int) -> None:
+        """Learnt positions may not reach that far, and on CUDA an index beyond them ends the process."""
+        for size in self._tables:
+            if self._frames <= size < frames or self._inputs.width <= size < width:
+                raise UnsuitableError(f"it has an embedding of {size}, which may be positions")
 
     def _widened(self, leaf: Any) -> Any:
         """Features in half precision as a model in full precision takes them outside of autocast."""

@@ -120,13 +120,13 @@ def _generator(value: Any) -> Iterator[Restore]:
 
 
 @contextmanager
-def _same_random_numbers(device: torch.device) -> Iterator[None]:
+def _same_random_numbers(devices: list[torch.device]) -> Iterator[None]:
     """The random numbers of Python, numpy and torch go on afterwards as if none had been drawn."""
     numpy, python = sys.modules.get("numpy"), random.getstate()
     legacy = None if numpy is None else numpy.random.get_state()
-    host = device.type == "cpu"
+    others = [device for device in devices if device.type != "cpu"]
     try:
-        with torch.random.fork_rng([] if host else [device], device_type=None if host else device.type):
+        with torch.random.fork_rng(others, device_type=others[0].type if others else None):
             yield
     finally:
         random.setstate(python)
@@ -135,7 +135,7 @@ def _same_random_numbers(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
+def _full_precision(kind: str) -> Iterator[None]:
     """No autocast in this thread, nor where the model itself switches it on: rounding would hide what is looked for."""
     here, begin, end = threading.get_ident(), torch.autocast.__enter__, torch.autocast.__exit__
 
@@ -145,7 +145,7 @@ def _full_precision(device: torch.device) -> Iterator[None]:
     def leave(self: torch.autocast, *error: Any) -> Any:
         return None if threading.get_ident() == here else end(self, *error)
 
-    with torch.autocast(device.type, enabled=False, cache_enabled=False):
+    with torch.autocast(kind, enabled=False, cache_enabled=False):
         torch.autocast.__enter__, torch.autocast.__exit__ = enter, leave  # type: ignore[method-assign]
         try:
             yield
@@ -154,7 +154,7 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def aside(model: torch.nn.Module, device: torch.device) -> Iterator[Kept]:
+def aside(model: torch.nn.Module) -> Iterator[Kept]:
     """The model in eval mode: no gradient, no autocast, nothing compiled, no warning; afterwards all is as it was.
 
     The flags are set one by one: ``model.eval()`` may be the user's own and do more (merge adapters into weights).
@@ -163,8 +163,6 @@ def aside(model: torch.nn.Module, device: torch.device) -> Iterator[Kept]:
     ----------
     model : torch.nn.Module
         In any state.
-    device : torch.device
-        Where it runs.
 
     Yields
     ------
@@ -172,10 +170,11 @@ def aside(model: torch.nn.Module, device: torch.device) -> Iterator[Kept]:
         For modules that are called but not part of the model.
     """
     kept, modules = Kept(), list(model.modules())
+    devices = sorted({weight.device for weight in model.parameters()}, key=lambda device: device.type == "cpu")
     with ExitStack() as stack:
-        stack.enter_context(_same_random_numbers(device))
+        stack.enter_context(_same_random_numbers(devices))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_full_precision(device))
+        stack.enter_context(_full_precision(devices[0].type))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(warnings.catch_warnings(action="ignore"))
         stack.callback(kept.restore)

@@ -263,6 +263,44 @@ def test_a_time_axis_that_cannot_grow() -> None:
     assert "padding not changed: RuntimeError: The size of tensor" in said(guard)
 
 
+def test_positions_that_may_end_before_the_padding() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.positions = Transformer(norm_first=True), nn.Embedding(41, 8)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            made: Tensor = self.inner(x + self.positions(torch.arange(x.shape[1])), lengths)
+            return made
+
+    guard = guarded(Loop(Positions()))
+    assert guard.findings == []
+    assert said(guard).startswith("Positions ran 2 times")
+    assert said(guard).endswith("padding not changed: it has an embedding of 41, which may be positions")
+
+
+def test_a_head_that_computes_the_loss_and_the_encoder_before_it() -> None:
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(16, CLASSES)
+
+        def forward(self, x: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+            log_probs = self.layer(x).log_softmax(-1).transpose(0, 1)
+            return nn.functional.ctc_loss(log_probs, targets, lengths, torch.full((4,), 5), zero_infinity=True)
+
+    class InParts(Loop):
+        def loss(self) -> Tensor:
+            given = self.utterances()
+            encoder, head = self.model.children()
+            loss: Tensor = head(encoder(given["x"])[0], given["lengths"], given["targets"])
+            return loss
+
+    guard = guarded(InParts(nn.ModuleList([nn.LSTM(8, 16), Head()])))
+    assert [part.split(" (")[0] for part in said(guard).split(" | ")] == ["LSTM ran 4 times", "Head ran 2 times"]
+    assert [(finding.code, finding.source) for finding in guard.findings] == [("CTC801", "LSTM.forward")]
+
+
 @pytest.fixture
 def _one_process() -> Iterator[None]:
     with socket.socket() as found:

@@ -276,7 +276,7 @@ def test_the_users_own_eval_is_not_called() -> None:
 
     model = nn.Sequential(Merging(3, 3), nn.Dropout())
     model[1].train(False)
-    with aside(model, torch.device("cpu")):
+    with aside(model):
         assert not any(module.training for module in model.modules())
     assert [module.training for module in model.modules()] == [True, True, False]
 
@@ -288,7 +288,7 @@ def test_autocast_goes_on_in_other_threads() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return torch.is_autocast_enabled("cpu")
 
-    with ThreadPoolExecutor(1) as pool, aside(nn.Linear(2, 2), torch.device("cpu")):
+    with ThreadPoolExecutor(1) as pool, aside(nn.Linear(2, 2)):
         assert not enabled()
         assert pool.submit(enabled).result()
     assert enabled()

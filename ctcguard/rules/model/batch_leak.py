@@ -20,8 +20,9 @@ NORMALISE = (
 class BatchLeak(Rule):
     """## What it does
 
-    Checks, on request (`probe_model`), that the output for an utterance does not depend on its neighbours in the batch:
-    the model is run again with every second utterance replaced, and the others must come out as before.
+    Checks that the output for an utterance does not depend on its neighbours in the batch. On request (`probe_model`):
+    before the first update the model is run again with every second utterance replaced by the one before it, and the
+    others must come out as before.
 
     ## Why is this bad?
 
@@ -58,8 +59,11 @@ class BatchLeak(Rule):
     ## Known problems
 
     Batch statistics are only seen where they are used in eval mode, in which the passes run. A batch of one utterance
-    shows nothing. An error also where it is meant, as in test-time adaptation: ignore it there. Of a model in several
-    parts that are called one after the other, the largest part is run; what lies between them is not seen.
+    shows nothing. An error also where it is meant, as in test-time adaptation: ignore it there. Parts that are called
+    one after the other are run one by one, and what lies between them is not seen. Not run: what is no module, a step
+    that is compiled as a whole, weights spread over processes, inputs that are not understood; the line `end` of
+    findings.jsonl says so. The passes leave weights, buffers, attributes and random numbers as they were, but what else
+    `forward` does (hooks, prints, counters outside of modules) is done again.
 
     ## Example
 

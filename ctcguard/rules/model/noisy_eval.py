@@ -20,7 +20,7 @@ DROP = (
 class NoisyEval(Rule):
     """## What it does
 
-    Checks, on request (`probe_model`), that the model gives the same output for the same batch twice in eval mode.
+    Checks that the model gives the same output for the same batch twice in eval mode. On request (`probe_model`).
 
     ## Why is this bad?
 
@@ -55,8 +55,8 @@ class NoisyEval(Rule):
 
     ## Known problems
 
-    Silent for noise that happens not to be drawn in the two or three passes, and for that of a part of the model that
-    is called by itself. While outputs are random, CTC801 and CTC802 cannot be told and are not judged.
+    Silent for noise that happens not to be drawn in two passes, and for what is drawn between parts of a model that are
+    called one after the other. While outputs are random, CTC801 and CTC802 cannot be told and are not judged.
 
     ## Example
 

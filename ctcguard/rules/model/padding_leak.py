@@ -27,7 +27,7 @@ MEANT = (
 class PaddingLeak(Rule):
     """## What it does
 
-    Checks, on request (`probe_model`), that valid frames come out the same when more padding is appended to the batch.
+    Checks that valid frames come out the same when more padding is appended to the batch. On request (`probe_model`).
 
     ## Why is this bad?
 

@@ -27,6 +27,20 @@ def test_a_guard_that_saw_a_call_is_not_blind(calls: int) -> None:
         ({"calls_seen": float("nan"), "steps_taken": 1}, "no-ctc-call", "nothing was checked", "watch()"),
         ({"calls_seen": 0, "imported_earlier": True}, "imported-earlier", "nothing was checked", "after the guard"),
         ({"calls_seen": 0, "imported_earlier": False}, "no-ctc-call", "nothing was checked", "watch()"),
+        ({"calls_seen": 0, "compiled_earlier": True}, "compiled-earlier", "nothing was checked", "before .lower(…)"),
+        ({"calls_seen": 0, "compiled_earlier": False}, "no-ctc-call", "nothing was checked", "watch()"),
+        (
+            {"calls_seen": 0, "steps_taken": 1, "framework": "jax", "compiled_earlier": True},
+            "compiled-earlier",
+            "1 optimizer steps were taken",
+            "guard the function or its jax.jit",
+        ),
+        (
+            {"calls_seen": 0, "steps_taken": 1, "framework": "jax"},
+            "no-ctc-call",
+            "1 optimizer steps were taken",
+            "call ctcguard.observe(logits=…, …) in it",
+        ),
     ],
 )
 def test_blind(values: dict[str, Any], cause: str, said: str, fix: str) -> None:

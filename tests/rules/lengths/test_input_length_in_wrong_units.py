@@ -105,6 +105,14 @@ def test_fraction(lengths: list[float]) -> None:
     assert check([(50, 1)], lengths) is not None  # without the targets too
 
 
+@pytest.mark.parametrize(("padded_first", "fires"), [(0.0, True), (15.0, False), (math.nan, False)])
+def test_a_frame_after_padding_is_no_share(padded_first: float, fires: bool) -> None:
+    """For a loss that takes paddings: inverted ones leave one frame of the longest, at its end (CTC302)."""
+    columns = {"padded_first_frames": np.full(2, padded_first), "starts_padded_frames": np.ones(2)}
+    found = check([(16.0, 1.0)], [1.0, 1.0], target_lengths=np.full(2, 3.0), **columns)
+    assert (found is not None) is fires
+
+
 @pytest.mark.parametrize("factor", [2, 3, 4, 8])
 def test_subsampled_twice(factor: int) -> None:
     rng = np.random.default_rng(factor)

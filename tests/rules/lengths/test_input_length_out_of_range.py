@@ -10,6 +10,7 @@ import pytest
 
 import ctcguard
 from ctcguard.finding import Finding
+from ctcguard.probes.paddings import padding_faults
 from ctcguard.readings import Readings
 from ctcguard.rules.lengths.input_length_out_of_range import InputLengthOutOfRange
 
@@ -85,3 +86,79 @@ def test_end_to_end() -> None:
     assert ctcguard.diagnose(**call, input_lengths=[9, 5]) == ()
     (verdict,) = ctcguard.diagnose(**call, input_lengths=[9, 0])
     assert [finding.code for finding in verdict.findings()] == ["CTC302", "CTC301"]
+
+
+def of_paddings(*rows: str, labels: float = 2) -> Finding | None:
+    """For a loss that takes paddings: 1 where a frame is padding, one string for each utterance."""
+    paddings = np.asarray([[float(mark) for mark in row] for row in rows])
+    batch, frames = paddings.shape
+    known = padding_faults(paddings, np.zeros((batch, 2)), np.ones((batch, 2)))
+    counts = {"input_lengths": frames - paddings.sum(axis=1), "target_lengths": np.full(batch, labels)}
+    return InputLengthOutOfRange().check(Readings({**known, **counts, "frames": frames}))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [("0000", "0001", "0111"), ("0011", "0111"), ("0000", "0000")],
+    ids=["padded at the end", "none is full", "no padding"],
+)
+def test_paddings_at_the_end_are_healthy(rows: tuple[str, ...]) -> None:
+    assert of_paddings(*rows) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "cause", "severity", "evidence", "fix"),
+    [
+        (("1111", "1110", "1000"), "inverted-paddings", "error", "the longest would be padding only", "1.0 - mask"),
+        (("1110", "1100"), "inverted-paddings", "warning", "2 of 2 utterances begin with padding", "1.0 - mask"),
+        (("1111", "1111"), "all-padding", "error", "every frame of the batch", "paddings = 1.0 - mask"),
+        (("0000", "0001", "0100"), "not-right-padded", "warning", "frames of 1 of 3 utterances", "pad utterances at"),
+        (("1000", "0100"), "not-right-padded", "warning", "frames of 2 of 2 utterances", "pad utterances at the end"),
+        (
+            ("0000", "1000", "1100"),
+            "not-right-padded",
+            "information",
+            "padded on the left",
+            "pad utterances at the end",
+        ),
+    ],
+)
+def test_paddings_elsewhere(rows: tuple[str, ...], cause: str, severity: str, evidence: str, fix: str) -> None:
+    finding = of_paddings(*rows)
+    assert finding is not None
+    assert (finding.code, finding.cause, finding.severity) == ("CTC302", cause, severity)
+    assert evidence in finding.evidence
+    assert fix in finding.fix
+
+
+def test_misplaced_paddings_are_named_worst_first() -> None:
+    finding = of_paddings("1110", "1000", "1111")
+    assert finding is not None
+    assert [u.index for u in finding.utterances] == [0, 1, 2]
+    assert [u.note for u in finding.utterances][1:] == ["1 padded frames before others", "padding only"]
+    assert finding.message == (
+        "padding must stand at the end of the 4 frames, but frames follow after it in 2 of 3 utterances"
+    )
+
+
+def test_an_utterance_of_padding_only_is_no_inverted_padding() -> None:
+    filling = of_paddings("0000", "1111", labels=0)
+    assert filling is not None
+    assert (filling.cause, filling.severity, filling.affected) == ("below-one", "information", {1})
+    short = of_paddings("0000", "1111")
+    assert short is not None
+    assert (short.cause, short.severity) == ("below-one", "error")
+
+
+def test_no_frame_at_all_is_all_padding_only_where_there_are_paddings() -> None:
+    finding = check([0, 0], labels=[2, 2])
+    assert finding is not None
+    assert finding.cause == "below-one"
+
+
+def test_a_padding_count_of_nan_fires() -> None:
+    known = {"padded_first_frames": np.asarray([math.nan, 0.0]), "starts_padded_frames": np.asarray([1.0, 0.0])}
+    lengths = {"input_lengths": np.asarray([3.0, 4.0]), "frames": 4}
+    finding = InputLengthOutOfRange().check(Readings({**known, **lengths}))
+    assert finding is not None
+    assert finding.cause == "not-right-padded"

@@ -10,6 +10,7 @@ import torch
 
 import ctcguard
 from ctcguard.finding import Finding
+from ctcguard.probes.paddings import padding_faults
 from ctcguard.readings import Readings
 from ctcguard.rules.lengths.target_length_out_of_range import TargetLengthOutOfRange
 
@@ -82,3 +83,59 @@ def test_counted_padding_is_its_symptom() -> None:
     assert [finding.code for finding in verdict.findings()] == ["CTC303", "CTC203"]
     (verdict,) = ctcguard.diagnose(**call, targets=[1, -100, 3, 2], target_lengths=[1, 2])
     assert [finding.code for finding in verdict.findings()] == ["CTC303", "CTC202"]
+
+
+def of_paddings(*rows: str, labels: str = "1234") -> Finding | None:
+    """For a loss that takes paddings: 1 where a label is padding, a string for each utterance; the labels are the same."""
+    paddings = np.asarray([[float(mark) for mark in row] for row in rows])
+    batch, room = paddings.shape
+    targets = np.tile([int(label) for label in labels], (batch, 1))
+    known = padding_faults(np.zeros((batch, 9)), paddings, targets)
+    counts = {"target_lengths": room - paddings.sum(axis=1), "label_room": room, "concatenated": False}
+    return TargetLengthOutOfRange().check(Readings({**known, **counts}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        (("0000", "0011", "0111"), "1234"),
+        (("0011", "0111"), "1234"),  # a static width
+        (("0000", "1111"), "1234"),  # one utterance of silence
+        (("1111", "1111"), "0000"),  # nothing but silence, and its padding looks like padding
+    ],
+    ids=["padded at the end", "none is full", "one is empty", "all are empty"],
+)
+def test_paddings_at_the_end_are_healthy(rows: tuple[str, ...], labels: str) -> None:
+    assert of_paddings(*rows, labels=labels) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "cause", "evidence", "fix"),
+    [
+        (("1111", "1100", "1000"), "inverted-paddings", "2 of 3 utterances begin with padding", "1.0 - mask"),
+        (("0000", "1000"), "inverted-paddings", "1 of 2 utterances begin with padding", "where a label is padding"),
+        (("1111", "1111"), "all-padding", "padding differs in 2 utterances", "paddings = 1.0 - mask"),
+        (("0000", "0100"), "not-right-padded", "labels of 1 of 2 utterances", "to the front, with padding behind"),
+        (("1000", "0100"), "not-right-padded", "labels of 2 of 2 utterances", "to the front, with padding behind"),
+    ],
+)
+def test_paddings_elsewhere(rows: tuple[str, ...], cause: str, evidence: str, fix: str) -> None:
+    finding = of_paddings(*rows)
+    assert finding is not None
+    assert (finding.code, finding.cause, finding.severity) == ("CTC303", cause, "error")
+    assert evidence in finding.evidence
+    assert fix in finding.fix
+
+
+def test_misplaced_paddings_are_named_worst_first() -> None:
+    finding = of_paddings("0000", "1000", "1110")
+    assert finding is not None
+    assert ([u.index for u in finding.utterances], finding.affected) == ([2, 1], {1, 2})
+
+
+def test_a_padding_count_of_nan_fires() -> None:
+    known = {"padded_first_labels": np.asarray([0.0, math.nan]), "starts_padded_labels": np.zeros(2)}
+    counts = {"target_lengths": np.asarray([2.0, 3.0]), "label_room": 3, "concatenated": False}
+    finding = TargetLengthOutOfRange().check(Readings({**known, **counts}))
+    assert finding is not None
+    assert finding.cause == "not-right-padded"

@@ -71,3 +71,64 @@ def test_names_the_worst_utterances_first() -> None:
 
 def test_the_limit_can_be_set() -> None:
     assert PositiveLogProb(float32_nats=1.0).check(readings(0.9)) is None
+
+
+def forward(*forward_max: float, frames: float = 100, dtype: str = "float32") -> Readings:
+    """Of a loss that is given logits and returns its forward log-probs; the logits themselves may be positive."""
+    lengths = np.full(len(forward_max), frames)
+    return readings(
+        *[13.0] * len(forward_max),
+        dtype=dtype,
+        expects="logits",
+        forward_max=np.asarray(forward_max),
+        input_lengths=lengths,
+    )
+
+
+@pytest.mark.parametrize(
+    "healthy",
+    [
+        forward(-3.0, -0.1, 0.0, -np.inf),
+        forward(1e-3),
+        forward(1e-3, frames=1000),
+        forward(3e-3, frames=3000),
+        forward(1.0, dtype="float16"),
+        forward(0.01, frames=0, dtype="float16"),
+        forward(5.0, dtype="bfloat16"),
+        forward(np.nan, np.inf),  # they are in the loss too: CTC502
+    ],
+)
+def test_forward_log_probs_up_to_their_rounding_are_healthy(healthy: Readings) -> None:
+    assert PositiveLogProb().check(healthy) is None
+
+
+@pytest.mark.parametrize(
+    ("sick", "limit"),
+    [
+        (forward(1.01e-3), 1e-3),
+        (forward(1.01e-3, frames=1000), 1e-3),
+        (forward(3.01e-3, frames=3000), 3e-3),
+        (forward(1.01, dtype="float16"), 1.0),
+        (forward(0.0101, frames=0, dtype="float16"), 0.01),
+        (forward(5.01, dtype="bfloat16"), 5.0),
+    ],
+)
+def test_a_free_symbol(sick: Readings, limit: float) -> None:
+    finding = PositiveLogProb().check(sick)
+    assert finding is not None
+    assert (finding.code, finding.cause, finding.severity) == ("CTC401", "free-symbol", Severity.ERROR)
+    assert finding.readings["limit_nats"] == pytest.approx(limit)
+    assert "every label is a class of the head, and not the blank" in finding.fix
+
+
+def test_free_symbols_are_named_worst_first() -> None:
+    finding = PositiveLogProb().check(forward(-1.0, 0.5, np.nan, 2.0))
+    assert finding is not None
+    assert ([item.index for item in finding.utterances], finding.affected) == ([3, 1], {1, 3})
+    assert finding.utterances[0].note == "reaches 2"
+    assert finding.message == "a forward log-prob must not be above 0 but reaches 2 (limit 0.001 for float32)"
+    assert "e^2:" in finding.evidence
+
+
+def test_without_forward_log_probs_logits_are_not_judged() -> None:
+    assert PositiveLogProb().check(readings(13.0, expects="logits")) is None
