@@ -1,0 +1,102 @@
+"""A Flax step, compiled, with one tool each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.experimental import checkify
+
+from benchmarks.overhead.ratios import Arm
+from benchmarks.overhead.torch_arms import GUARDS, arm
+
+BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 256
+
+
+def batch() -> dict[str, jax.Array]:
+    """Utterances of 150 to 300 frames, all with 40 labels."""
+    random = np.random.default_rng(0)
+    frames = random.integers(FRAMES // 2, FRAMES + 1, (BATCH, 1))
+    return {
+        "features": jnp.asarray(random.normal(size=(BATCH, FRAMES, FEATURES)), jnp.float32),
+        "frame_paddings": jnp.asarray(np.arange(FRAMES)[None] >= frames, jnp.float32),
+        "labels": jnp.asarray(random.integers(1, CLASSES, (BATCH, LABELS)), jnp.int32),
+        "label_paddings": jnp.zeros((BATCH, LABELS), jnp.float32),
+    }
+
+
+class Model(nnx.Module):
+    """Three layers, each frame for itself."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first, self.second = nnx.Linear(FEATURES, HIDDEN, rngs=rngs), nnx.Linear(HIDDEN, HIDDEN, rngs=rngs)
+        self.head = nnx.Linear(HIDDEN, CLASSES, rngs=rngs)
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Logits, (batch, frames, classes)."""
+        logits: jax.Array = self.head(nnx.relu(self.second(nnx.relu(self.first(features)))))
+        return logits
+
+
+def parts() -> tuple[Callable[..., Any], Any, Any]:
+    """A new step, parameters and optimizer state; functional, so that every tool can have it."""
+    definition, weights = nnx.split(Model())
+    optimizer = optax.adam(1e-3)
+
+    def loss(weights: Any, data: Any) -> jax.Array:
+        logits = nnx.merge(definition, weights)(data["features"])
+        return optax.ctc_loss(logits, data["frame_paddings"], data["labels"], data["label_paddings"]).mean()
+
+    def step(weights: Any, state: Any, data: Any) -> Any:
+        value, gradient = jax.value_and_grad(loss)(weights, data)
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state, value
+
+    return step, weights, optimizer.init(weights)
+
+
+def running(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
+    """A training with that step; each call waits for its result."""
+    step, weights, state = parts()
+    wrapped, data = wrap(step), batch()
+
+    def take() -> None:
+        nonlocal weights, state
+        weights, state, _ = jax.block_until_ready(wrapped(weights, state, data))
+
+    return take
+
+
+def checked(step: Callable[..., Any]) -> Callable[..., Any]:
+    """All checks of checkify, thrown after each step as its documentation has it."""
+    compiled = jax.jit(checkify.checkify(step, errors=checkify.all_checks))
+
+    def call(*args: Any) -> Any:
+        error, result = compiled(*args)
+        error.throw()
+        return result
+
+    return call
+
+
+def in_flax() -> Iterator[tuple[str, Arm]]:
+    """The arms of the Flax step."""
+    from ctcguard import guard_step
+
+    yield "unguarded", arm(running(jax.jit))
+    yield "unguarded again", arm(running(jax.jit))
+    for name, settings in GUARDS.items():
+        if "budget" not in settings:  # its readings are part of the compiled program
+            yield name, arm(running(lambda step: guard_step(jax.jit(step), sinks=())))
+    yield (
+        "ctcguard, on_error=log",
+        arm(running(lambda step: guard_step(jax.jit(step), sinks=(), on_error="log", on_warning="log"))),
+    )
+    yield "jax_debug_nans", arm(running(jax.jit), lambda: jax.debug_nans(True))
+    yield "checkify", arm(running(checked))

@@ -1,0 +1,156 @@
+"""What a training step costs with each tool: arms that take turns, step by step, in one process.
+
+    python benchmarks/overhead/steps.py                      all trainings; writes steps.json and steps.md
+    python benchmarks/overhead/steps.py --only wav2vec2      one training anew
+    python benchmarks/overhead/steps.py --peers PYTHON       torch-audit too, by an interpreter that has it
+
+The figure of an arm is the median over rounds of its time divided by the unguarded step's of the same round, with a 95%
+bootstrap interval of the median. "unguarded again" is a second, equal training: what it differs by is noise. One thread
+computes, so that neighbours on the machine are not measured too. The guard takes the turns of the others for its run's
+own time, so that its budget thins less here than in a run of its own; the arm without a budget thins nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "disabled",
+}
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "integrations")]
+
+from benchmarks.overhead.ratios import Arm, in_turns, said, summary  # noqa: E402 - after the path
+
+JSON, PAGE = HERE / "steps.json", HERE / "steps.md"
+ROUNDS = 200
+PACKAGES = ("torch", "transformers", "jax", "optax", "flax", "torch-audit", "traincheck")
+Arms = Iterator[tuple[str, Arm]]
+
+
+def cnn_bilstm() -> Arms:
+    from benchmarks.overhead import torch_arms, torch_loops
+
+    return torch_arms.in_a_loop(torch_loops.cnn_bilstm)
+
+
+def wav2vec2() -> Arms:
+    from benchmarks.overhead import torch_arms, torch_loops
+
+    return torch_arms.in_a_loop(torch_loops.wav2vec2)
+
+
+def trainer() -> Arms:
+    from benchmarks.overhead import torch_arms
+
+    return torch_arms.in_the_trainer()
+
+
+def flax() -> Arms:
+    from benchmarks.overhead import jax_arms
+
+    return jax_arms.in_flax()
+
+
+TRAININGS: dict[str, tuple[str, Callable[[], Arms]]] = {
+    "trainer": ("the demo's Wav2Vec2-BERT in the HF Trainer, 16 utterances", trainer),
+    "cnn-bilstm": ("a CNN-BiLSTM in a plain loop, 16 × 250 × 32", cnn_bilstm),
+    "wav2vec2": ("a tiny Wav2Vec2 on raw audio in a plain loop, 4 × 99 × 32", wav2vec2),
+    "flax": ("a Flax nnx model and optax, jit, 16 × 300 × 64", flax),
+}
+
+
+def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
+    """All arms of one training."""
+    found = summary(in_turns(dict(TRAININGS[name][1]()), rounds))
+    print(f"{TRAININGS[name][0]}: {found['unguarded']['ms']} ms a step", flush=True)
+    for arm, figures in found.items():
+        print("  " + said(arm, figures), flush=True)
+    return found
+
+
+def by_peers(python: Path, name: str, rounds: int) -> dict[str, dict[str, Any]]:
+    """The same training by another interpreter: of its arms, those that this one cannot have."""
+    command = [python, __file__, "--only", name, "--rounds", str(rounds), "--bare"]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, dict[str, Any]] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what is installed here."""
+    known = {}
+    for package in PACKAGES:
+        try:
+            known[package] = version(package).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+    return known
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# What a training step costs", "",
+        "Time of a step with each tool divided by the time without, taken in turns in one process: the median of",
+        f"the ratios, and its 95% interval. Written by `{content['command']}` on {content['machine']}.", "",
+    ]  # fmt: skip
+    for name, (title, _) in TRAININGS.items():
+        if name not in content["trainings"]:
+            continue
+        arms = content["trainings"][name]
+        lines += [f"## {title[0].upper()}{title[1:]}: {arms['unguarded']['ms']:g} ms", ""]
+        lines += ["| tool | time | 95% | processor time |", "| --- | --: | --: | --: |"]
+        for arm, found in arms.items():
+            if arm != "unguarded":
+                least, most = found["interval"]
+                lines.append(f"| {arm} | {found['ratio']:.3f} | {least:.3f} – {most:.3f} | {found['processor']:.3f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=[*TRAININGS], action="append", default=None)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="one step of each arm in every round")
+    parser.add_argument(
+        "--peers", type=Path, default=None, help="an interpreter with torch-audit (benchmarks/detection)"
+    )
+    parser.add_argument("--bare", action="store_true", help="print the figures as JSON, write nothing")
+    options = parser.parse_args()
+    names = options.only or list(TRAININGS)
+    if options.bare:
+        print(json.dumps(measure(names[0], options.rounds)))
+        return
+    content = json.loads(JSON.read_text()) if JSON.exists() else {"trainings": {}}
+    content["command"] = f"python benchmarks/overhead/steps.py --rounds {options.rounds}"
+    content["machine"] = f"{platform.machine()}, one thread, Python {platform.python_version()}"
+    content["versions"] = content.get("versions", {}) | versions()
+    for name in names:
+        found = measure(name, options.rounds)
+        if options.peers and name in ("cnn-bilstm", "wav2vec2"):
+            found |= {
+                arm: row for arm, row in by_peers(options.peers, name, options.rounds).items() if arm not in found
+            }
+        content["trainings"][name] = found
+        JSON.write_text(json.dumps(content, indent=1) + "\n")
+        PAGE.write_text(page(content))
+
+
+if __name__ == "__main__":
+    main()

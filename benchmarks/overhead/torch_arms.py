@@ -1,0 +1,111 @@
+"""PyTorch trainings with one tool each: what is attached to one arm does not reach the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from benchmarks.overhead.ratios import Arm, Took, timed
+from benchmarks.overhead.torch_loops import Loop, TrainerLoop
+
+GUARDS: dict[str, dict[str, Any]] = {
+    "ctcguard": {},
+    "ctcguard, no budget": {"budget": None},
+    "ctcguard, contract only": {"budget": 1e-9},
+}
+"""Defaults; everything measured at every call; nothing but what the budget never thins."""
+
+
+def arm(step: Callable[[], None], during: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Arm:
+    """A step that is timed inside of a context, which is entered and left outside of the timing."""
+
+    def take() -> Took:
+        with during():
+            return timed(step)
+
+    return take
+
+
+def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Arm]]:
+    """The arms of a plain loop; torch-audit where it is installed."""
+    yield "unguarded", arm(make())
+    yield "unguarded again", arm(make())
+    for name, settings in GUARDS.items():
+        if _has("pydantic_settings"):
+            yield name, arm(make(), _watching(settings))
+    yield "autograd anomaly mode", arm(make(), lambda: torch.autograd.set_detect_anomaly(True))
+    loop = make()
+    underflow_overflow(loop.model)
+    yield "HF DebugUnderflowOverflow", arm(loop)
+    if _has("torch_audit"):
+        loop = make()
+        audit(loop)
+        yield "torch-audit", arm(loop)
+
+
+def in_the_trainer() -> Iterator[tuple[str, Arm]]:
+    """The arms of the Trainer; its own option switches DebugUnderflowOverflow on."""
+    yield "unguarded", _started(TrainerLoop())
+    yield "unguarded again", _started(TrainerLoop())
+    from ctcguard import CTCGuard
+
+    for name, settings in GUARDS.items():
+        guard = CTCGuard(sinks=(), **settings)
+        loop = TrainerLoop([guard])
+        loop.start()
+        yield name, arm(loop, _seam(guard.watch))
+    anomaly = TrainerLoop()
+    anomaly.start()
+    yield "autograd anomaly mode", arm(anomaly, lambda: torch.autograd.set_detect_anomaly(True))
+    yield "HF DebugUnderflowOverflow", _started(TrainerLoop(debug="underflow_overflow"))
+
+
+def _started(loop: TrainerLoop) -> Arm:
+    loop.start()
+    return arm(loop)
+
+
+def _watching(settings: dict[str, Any]) -> Callable[[], AbstractContextManager[Any]]:
+    from ctcguard import watch
+
+    return _seam(watch(sinks=(), **settings))
+
+
+def _seam(guard: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """A guard that sees what happens inside of the context only."""
+    from ctcguard_integrations import torch_seam
+
+    torch_seam.remove(guard)
+
+    @contextmanager
+    def seeing() -> Iterator[None]:
+        torch_seam.add(guard)
+        try:
+            yield
+        finally:
+            torch_seam.remove(guard)
+
+    return seeing
+
+
+def underflow_overflow(model: torch.nn.Module) -> None:
+    """As its documentation attaches it."""
+    from transformers.debug_utils import DebugUnderflowOverflow
+
+    DebugUnderflowOverflow(model)
+
+
+def audit(loop: Loop) -> None:
+    """As its page attaches it first, but at every step, as every other arm looks at every step."""
+    from torch_audit import autopatch
+
+    autopatch(loop.model, optimizer=loop.optimizer, every_n_steps=1, reporters=[])
+
+
+def _has(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
