@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 from ctcguard._array import Array, as_array, dtype_name, namespace
 from ctcguard.errors import CallError
 from ctcguard.provenance import UNKNOWN, Provenance
 
+Made = TypeVar("Made")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class CTCCall:
     """What one CTC loss call was given and returned. Views, never copies of ``scores``; no gradient.
 
@@ -62,6 +65,7 @@ class CTCCall:
     utterance_ids: tuple[str, ...] = ()
     unknown: int | None = None
     given_labels: Array | None = None
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def batch(self) -> int:
@@ -89,17 +93,32 @@ class CTCCall:
         softmax = self.provenance.softmax()
         return softmax.dtype if softmax is not None and softmax.dtype else dtype_name(self.scores)
 
+    def once(self, make: Callable[..., Made], *options: int) -> Made:
+        """What several probes need of the call: made for the first of them, kept as long as this object."""
+        key = make, options
+        if key not in self._made:
+            self._made[key] = make(self, *options)
+        found: Made = self._made[key]
+        return found
+
     def with_losses(self, losses: Array) -> CTCCall:
         """The same call, with what it returned."""
-        return replace(self, losses=losses)
+        return self._with(losses=losses)
 
     def with_ids(self, utterance_ids: tuple[str, ...]) -> CTCCall:
         """The same call, its utterances named."""
-        return replace(self, utterance_ids=utterance_ids)
+        return self._with(utterance_ids=utterance_ids)
 
     def without_arrays(self) -> CTCCall:
         """The same call without its scores and losses, so that waiting for a reading keeps no batch alive."""
-        return replace(self, scores=self.scores[:, :0, :0] + 0, losses=None, given_labels=None)
+        nothing = namespace(self.scores).empty((self.batch, 0, 0), dtype=self.scores.dtype)
+        return self._with(scores=nothing, losses=None, given_labels=None)
+
+    def _with(self, **changes: Any) -> CTCCall:
+        """As `dataclasses.replace`, which takes ten times as long: a call is copied twice a step."""
+        other = object.__new__(CTCCall)
+        other.__dict__.update(self.__dict__, _made={}, **changes)
+        return other
 
 
 def ctc_call(

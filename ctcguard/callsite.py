@@ -49,6 +49,11 @@ def call_site(depth: int = 1) -> str:
         frame = frame.f_back
     if frame is None:
         return ""
-    name = frame.f_code.co_filename
-    relative = os.path.relpath(name) if Path(name).is_absolute() and Path(name).exists() else name
-    return f"{min(name, relative, key=len)}:{frame.f_lineno}"
+    return f"{_shown(frame.f_code.co_filename, str(Path.cwd()))}:{frame.f_lineno}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _shown(filename: str, folder: str) -> str:
+    path = Path(filename)
+    relative = os.path.relpath(filename, folder) if path.is_absolute() and path.exists() else filename
+    return min(filename, relative, key=len)

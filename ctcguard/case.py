@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,10 @@ class Case:
         What the rules said so far, and the codes of those that ran.
     written : int
         How many of the findings were reported already.
+    held : array, (batch, time, classes), or None
+        The scores, where ``call`` has a stand-in for them; empty where they are gone.
+    record : str
+        The name of its flight record, or empty.
     """
 
     call: CTCCall
@@ -37,12 +42,24 @@ class Case:
     healthy: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     ran: set[str] = field(default_factory=set)
     written: int = 0
+    held: Any = None
+    record: str = ""
+
+    def again(
+        self,
+        where: Where,
+        values: Mapping[str, Any],
+        findings: Iterable[Finding],
+        healthy: Iterable[tuple[str, tuple[str, ...]]],
+    ) -> Case:
+        """The same call with what came to be known of it, or of its step, after it was judged."""
+        return Case(self.call, where, self.readings.with_values(values), [*findings], [*healthy])
 
 
 def suspicion(readings: Readings) -> tuple[bool, bool]:
     """How much a call explains of a bad gradient: a bad loss most, bad padding next."""
     bad_loss = "losses" in readings and not bool(np.isfinite(readings.column("losses")).all())
-    bad_padding = "non_finite_padding_frames" in readings and bool(readings.column("non_finite_padding_frames").any())
+    bad_padding = "non_finite_padding_frames" in readings and readings.highest("non_finite_padding_frames") != 0
     return bad_loss, bad_padding
 
 
@@ -50,14 +67,13 @@ def summary(readings: Readings) -> dict[str, float]:
     """The scalars of a call that are worth a curve, by name."""
     curves: dict[str, Any] = {}
     if "losses" in readings:
-        losses = readings.column("losses")
         curves |= {
-            "loss_min_nats": np.min(losses),
-            "loss_median_nats": np.median(losses),
-            "loss_max_nats": np.max(losses),
+            "loss_min_nats": readings.lowest("losses"),
+            "loss_median_nats": np.median(readings.column("losses")),
+            "loss_max_nats": readings.highest("losses"),
         }
     if "score_max" in readings:
-        curves["log_prob_max"] = np.max(readings.column("score_max"))
+        curves["log_prob_max"] = readings.highest("score_max")
     if "logsumexp_max" in readings:
         curves["logsumexp_abs_max"] = np.max(np.abs([readings["logsumexp_min"], readings["logsumexp_max"]]))
     if "adjacent_repeats" in readings:

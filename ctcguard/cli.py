@@ -1,4 +1,4 @@
-"""The command line: run, demo, explain, rules. Commands import what they need when they run."""
+"""The command line: run, demo, explain, rules, replay. Commands import what they need when they run."""
 
 from __future__ import annotations
 
@@ -135,6 +135,16 @@ def rules(
     else:
         typer.echo("\n".join("\t".join(row) for row in rule_pages.rows()))
     return 0
+
+
+@app.command()
+def replay(
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="A <step>-<code>.safetensors of a run directory.")],
+) -> int:
+    """Judge a recorded call again, without its framework. Exit code 3: an error is found."""
+    from ctcguard.replay import replay as replayed
+
+    return replayed(record)
 
 
 def _write(folder: Path) -> int:

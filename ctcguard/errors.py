@@ -44,5 +44,9 @@ class CallError(CTCGuardError, ValueError):
     """The arrays given do not have the shapes of one CTC loss call; the message says which."""
 
 
+class RecordError(CTCGuardError, ValueError):
+    """A file that is no record of a call, or a record that cannot be written; the message says why."""
+
+
 class MissingExtraError(CTCGuardError, ImportError):
     """A framework is not installed; the message names the extra to install."""

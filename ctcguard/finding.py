@@ -62,6 +62,8 @@ class Where(BaseModel):
         The function that was called, for instance ``"torch.ctc_loss"``.
     call_site : str
         ``file:line`` in the user's own code, or empty.
+    rank, ranks : int
+        The process that it was made in, and how many train together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +72,7 @@ class Where(BaseModel):
     step: int = 0
     micro_step: int = 0
     rank: int = 0
+    ranks: int = Field(default=1, exclude=True)
     framework: str = ""
     source: str = ""
     call_site: str = ""
@@ -122,6 +125,11 @@ class Finding(Where):
         """The JSON object for ``findings.jsonl``; NaN and infinities become strings."""
         body = self.model_dump(mode="json")
         return {"type": "finding", "schema": SCHEMA, **body, "utterance_count": len(self.affected)}
+
+    def _repr_html_(self) -> str:
+        from ctcguard.notebook import finding_html
+
+        return finding_html(self)
 
     def title(self) -> str:
         """Code, name and step: under 64 characters, as wandb's alerts ask for."""

@@ -6,22 +6,26 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ctcguard._array import Array
 from ctcguard.call import CTCCall
 from ctcguard.case import Case, summary, suspicion
-from ctcguard.errors import CTCVerdictError
+from ctcguard.clock import Clock, Contained
+from ctcguard.depth import Depth, depth_of
 from ctcguard.finding import SCHEMA, Finding, Phase, Where
+from ctcguard.flight import FlightRecorder
+from ctcguard.heads import Heads
 from ctcguard.history import History
+from ctcguard.job import Job
 from ctcguard.judge import describer, facts, judge
-from ctcguard.probes import CONTRACT, DISTRIBUTION, EXACT, Layout, Probe, measure, one_utterance, unpack
-from ctcguard.readings import Readings
+from ctcguard.packing import Layout, unpack
+from ctcguard.probes import contract
+from ctcguard.ranks import launched
+from ctcguard.readings import NOTHING, Later, Readings
 from ctcguard.reporter import Reporter
 from ctcguard.rules import GuardBlind, Rule
 from ctcguard.settings import Settings
@@ -31,10 +35,6 @@ from ctcguard.sinks.jsonl import JsonLines
 from ctcguard.verdict import Verdict, explains
 from ctcguard.vocabulary import Vocabulary
 
-ALWAYS_CALLS, THINNED = 32, 16
-"""Calls measured in full whatever the budget says; after them, one in so many while over budget."""
-EXACT_LOSS_CALLS = 1024
-"""Of so many calls, the first has the loss of one utterance computed exactly (CTC505)."""
 BLIND_STEPS = 100
 """Optimizer steps without a call after which CTC901 is said; else at the end."""
 NOT_PROBED = "not run: no optimizer of torch stepped after a training call"
@@ -68,19 +68,19 @@ class Guard:
         self.settings = settings
         self.vocabulary: Vocabulary | None = settings.vocabulary
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        self.run_dir = (settings.run_dir or default_dir or Path("ctcguard-runs") / stamp).absolute()
-        self.rank = int(os.environ.get("RANK") or 0)
+        self.job_dir = (settings.run_dir or default_dir or Path("ctcguard-runs") / stamp).absolute()
+        self.place = launched()
+        self._file = JsonLines(self._findings_file())
         self.step = self.micro_step = self.calls = self.steps_taken = 0
         self.reporter = Reporter(settings, [*self._own_sinks(), *sinks])
+        self.flight = FlightRecorder(settings, lambda: self.run_dir, self.reporter.fault)
         self.aware = False
         self.end_fields: dict[str, Any] = {"probe_model": NOT_PROBED} if settings.probe_model else {}
-        self._started_s: float | None = None
-        self._spent_s = 0.0
+        self.clock = Clock(settings.budget)
         self._moved = False
         self._step_cases: list[Case] = []
         self._plans: dict[tuple[Any, ...], list[Rule]] = {}
-        self._heads: set[tuple[int, int]] | None = set()
-        self._judged_head: tuple[int | None, int | None] = None, None
+        self._heads = Heads()
         self._history = History()
         self._utterance_ids: tuple[str, ...] = ()
         self._lock = threading.RLock()
@@ -88,10 +88,23 @@ class Guard:
     def _own_sinks(self) -> Iterator[Sink]:
         wanted = self.settings.sinks
         if wanted == "auto" or "jsonl" in wanted:
-            name = "findings.jsonl" if self.rank == 0 else f"findings-rank{self.rank}.jsonl"
-            yield JsonLines((self.settings.findings or self.run_dir / name).absolute())
+            yield self._file
         if wanted == "auto" or "console" in wanted:
             yield ConsoleSink()
+
+    @property
+    def run_dir(self) -> Path:
+        """Where files of this process go: one of several ranks has a folder of its own in that of the job."""
+        return self.place.folder(self.job_dir)
+
+    def _findings_file(self) -> Path:
+        given = (self.settings.findings or self.job_dir / "findings.jsonl").absolute()
+        return self.place.folder(given.parent) / given.name
+
+    def join(self, job: Job, job_dir: Path) -> None:
+        """Other ranks were met. What is written from now on goes into a folder below that of the job."""
+        self.place, self.job_dir, self.reporter.job = job.place, job_dir, job
+        self._file.path = self._findings_file()
 
     @property
     def findings(self) -> list[Finding]:
@@ -108,44 +121,45 @@ class Guard:
         self._settle_step()
         self._utterance_ids = tuple(str(name) for name in ids)
 
+    def record(self) -> None:
+        """Keep the next call that is judged, whatever is found in it, as a flight record in the run directory."""
+        self.flight.request()
+
     def check_setup(self, values: Mapping[str, Any], source: str) -> None:
         """Judge what is known before the first call: ``classes``, ``blank``, ``config_vocab_size``."""
         known = {} if self.vocabulary is None else {"vocabulary": self.vocabulary}
-        where = Where(phase="setup", step=self.step, rank=self.rank, source=source)
+        where = Where(phase="setup", step=self.step, source=source, **self.place._asdict())
         rules = [rule for rule in self._rules() if rule.is_setup()]
+        values = {**values, "texts": ()} if self.settings.redact and "texts" in values else values
         findings, healthy = judge(rules, Readings({**known, **values}), where, self._rule_fault)
-        self._judged_head = values.get("classes"), values.get("blank")
+        self._heads.judged(values.get("classes"), values.get("blank"))
         self.reporter.report(findings, healthy)
 
     def check_heads(self, source: str) -> None:
-        """Before the first update: hold the vocabulary against the head of the calls so far, once.
-
-        With calls of several heads (phonemes and characters, say) nobody knows whose it is: then it is not judged.
-        """
-        heads, self._heads = self._heads, None
-        if heads and len(heads) == 1 and heads != {self._judged_head} and self.vocabulary is not None:
-            classes, blank = heads.pop()
-            self.check_setup({"classes": classes, "blank": blank}, source)
+        """Before the first update: hold the vocabulary against the head of the calls so far, once."""
+        head = self._heads.settle()
+        if head is not None and self.vocabulary is not None:
+            self.check_setup({"classes": head[0], "blank": head[1]}, source)
 
     def open(self, call: CTCCall, phase: Phase, early: bool) -> Case:
         """Take in a call; with ``early``, judge its targets and lengths before the loss is computed."""
         with self._lock:
             self._settle_step()
             self.calls += 1
+            self.clock.called()
             where = self._where(phase, self.micro_step, call.framework, call.source, call.call_site)
             if self._utterance_ids and not call.utterance_ids:
                 call = call.with_ids(self._utterance_ids)
             if call.unknown is None and self.unknown is not None:
                 call = replace(call, unknown=self.unknown)
-            describe = describer(call.without_arrays(), self.vocabulary)
+            describe = describer(call, self.vocabulary, self.settings.redact)
             case = Case(call, where, Readings(facts(call, self.vocabulary), describe))
             if phase == "train":
-                if self._heads is not None:
-                    self._heads.add((call.classes, call.blank))
+                self._heads.saw(call.classes, call.blank)
                 self.micro_step += 1
                 self._step_cases.append(case)
             if early:
-                self._judge(case, unpack(*measure(call, CONTRACT)))
+                self._judge(case, contract(call))
                 self._react_early(case)
             return case
 
@@ -154,31 +168,35 @@ class Guard:
         """Index of the symbol that stands for whatever the vocabulary lacks."""
         return None if self.vocabulary is None else self.vocabulary.unknown
 
-    def probes(self, batch: int) -> tuple[Probe, ...]:
-        """What to measure of the scores of this call: targets, lengths, losses and frame maxima whatever the budget."""
-        if self.calls % EXACT_LOSS_CALLS == 1 and batch:
-            return (*DISTRIBUTION, partial(one_utterance, index=self.calls // EXACT_LOSS_CALLS % batch))
-        return EXACT if self.thinned() else DISTRIBUTION
+    def depth(self, call: CTCCall) -> Depth:
+        """What to measure of the scores and losses of the call at hand."""
+        return depth_of(call, self.calls, self.thinned())
 
     def thinned(self) -> bool:
-        """Whether this call is measured in part only: over budget, all but the first calls and every sixteenth are."""
-        budget = self.settings.budget
-        if budget is None or self.calls <= ALWAYS_CALLS or not self.calls % THINNED:
-            return False
-        return self.overhead_fraction() > budget
+        """Whether only contracts are checked at this call."""
+        return self.clock.over_budget
 
     def judge(self, case: Case, packed: Array, layout: Layout) -> None:
-        """Read what was measured, judge it together with what is known of the case already, and react."""
+        """Read what was measured on a device, judge it together with what is known of the case already, and react."""
+        self.judge_readings(case, unpack(packed, layout))
+
+    def judge_readings(self, case: Case, values: Mapping[str, Any], later: Later = NOTHING) -> None:
+        """Judge what was measured together with what is known of the case already, and react.
+
+        ``later`` measures further readings if a rule asks for them; afterwards it is forgotten.
+        """
         with self._lock:
-            self._judge(case, unpack(packed, layout), last=True)
-            case.call = case.call.without_arrays()
-            if case.where.phase == "train":
+            self._judge(case, values, later, last=True)
+            self.flight.look(case, self.vocabulary)
+            case.readings, case.call = case.readings.settled(), case.call.without_arrays()
+            if case.where.phase == "train" and self.reporter.sinks:
                 scalars = summary(case.readings) | {"overhead_fraction": self.overhead_fraction()}
                 self.reporter.tell("readings", scalars, case.where.step)
             self.reporter.report(case.findings, case.healthy, written=case.written)
 
     def abandon(self, case: Case) -> None:
         """The loss itself raised: react to what is known of the call, so that the cause is said first."""
+        self.flight.look(case, self.vocabulary)
         self.reporter.report(case.findings, case.healthy, written=case.written)
 
     def check_step(self, values: Mapping[str, Any], source: str) -> None:
@@ -193,6 +211,10 @@ class Guard:
             rules = [rule for rule in self._rules() if not values.keys().isdisjoint(rule.wants)]
             findings, healthy = judge(rules, readings.with_values(values), where, self._rule_fault)
             before = [finding for case in self._step_cases for finding in case.findings]
+            if findings and self._step_cases:
+                worst = max(self._step_cases, key=lambda case: suspicion(case.readings))
+                again = worst.again(where, values, [*before, *findings], healthy)
+                self.flight.look(again, self.vocabulary)
             self.reporter.report(findings, healthy, before)
 
     def check_case(self, case: Case, values: Mapping[str, Any], source: str) -> None:
@@ -201,6 +223,8 @@ class Guard:
             rules = [rule for rule in self._rules() if not values.keys().isdisjoint(rule.wants)]
             where = case.where.model_copy(update={"source": source})
             findings, healthy = judge(rules, case.readings.with_values(values), where, self._rule_fault)
+            if findings:
+                self.flight.look(case.again(where, values, [*case.findings, *findings], healthy), self.vocabulary)
             self.reporter.report(findings, healthy, case.findings)
 
     @property
@@ -228,7 +252,21 @@ class Guard:
         self._settle_step()
         if not self.calls and not self.findings and not excused and not self.aware:
             self.say_blind()
+        self.flight.close()
+        self.reporter.job.close()
         self.reporter.tell("end", self.end_record())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the run, as plain JSON values."""
+        step = self.step + self._moved
+        reported = self.reporter.state_dict()
+        return {"schema": SCHEMA, "step": step, "history": self._history.state_dict(), "reported": reported}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, before the first call."""
+        self.at_step(int(state["step"]))
+        self._history.load_state_dict(state["history"])
+        self.reporter.load_state_dict(state["reported"])
 
     def end_record(self) -> dict[str, Any]:
         """The last line of findings.jsonl."""
@@ -248,31 +286,21 @@ class Guard:
 
     def overhead_fraction(self) -> float:
         """The guard's own share of the time since the first call, in [0, 1]."""
-        elapsed = time.perf_counter() - self._started_s if self._started_s else 0.0
-        return min(1.0, self._spent_s / elapsed) if elapsed > 0 else 0.0
+        return self.clock.fraction()
 
-    @contextmanager
-    def contained(self, where: str) -> Iterator[None]:
+    def contained(self, where: str) -> Contained:
         """Time the guard's own work and keep its faults out of the training; verdicts pass."""
-        started = time.perf_counter()
-        self._started_s = self._started_s or started
-        try:
-            yield
-        except CTCVerdictError:
-            raise
-        except Exception as error:  # noqa: BLE001 - becomes CTC902
-            self.reporter.fault(where, "capture", error)
-        finally:
-            self._spent_s += time.perf_counter() - started
+        return Contained(self.clock, self._fault, where)
 
     def _where(
         self, phase: Phase, micro_step: int, framework: str = "", source: str = "", call_site: str = ""
     ) -> Where:
-        return Where(
+        return Where.model_construct(  # made at every call: what is given is of these types already
             phase=phase,
             step=self.step,
             micro_step=micro_step,
-            rank=self.rank,
+            rank=self.place.rank,
+            ranks=self.place.ranks,
             framework=framework,
             source=source,
             call_site=call_site,
@@ -285,9 +313,9 @@ class Guard:
     def _rules(self) -> list[Rule]:
         return [rule for rule in self.reporter.rules if rule.code not in self.reporter.broken]
 
-    def _judge(self, case: Case, values: Mapping[str, Any], last: bool = False) -> None:
+    def _judge(self, case: Case, values: Mapping[str, Any], later: Later = NOTHING, last: bool = False) -> None:
         """Run the rules whose readings are there now; with ``last``, no more will come."""
-        readings = case.readings.with_values(values)
+        readings = case.readings.with_values(values, later)
         if case.where.phase == "train":
             if "input_lengths" in values:
                 lengths = self._history.add_lengths(readings)
@@ -295,45 +323,52 @@ class Guard:
             if last and self._history.add(case.where.step, readings):
                 readings = readings.with_values({"history": self._history.columns()})
         case.readings = readings
-        findings, healthy = judge(self._due(readings, case.ran), readings, case.where, self._rule_fault)
+        findings, healthy = judge(self._due(case), readings, case.where, self._rule_fault)
         case.findings += findings
         case.findings += self._behind(case)
         case.healthy += healthy
         case.ran |= {finding.code for finding in findings} | {code for code, _ in healthy}
 
-    def _due(self, readings: Readings, ran: Set[str]) -> list[Rule]:
+    def _due(self, case: Case) -> list[Rule]:
         """Rules about calls that have not run and whose readings are there; known for each set of readings."""
-        key = frozenset(readings), frozenset(ran), len(self.reporter.broken)
+        key = case.readings.names(), len(case.ran), len(self.reporter.broken)
         known = self._plans.get(key)
         if known is None:
-            rules = (rule for rule in self._rules() if rule.code not in ran and not rule.about_vocabulary())
-            known = self._plans[key] = [rule for rule in rules if readings.keys() >= set(rule.wants)]
+            rules = (rule for rule in self._rules() if rule.code not in case.ran and not rule.about_vocabulary())
+            known = self._plans[key] = [rule for rule in rules if case.readings.keys() >= set(rule.wants)]
         return known
 
     def _behind(self, case: Case) -> list[Finding]:
         """The vocabulary and the head are judged before the first update, and at once when they explain a finding."""
         head = case.readings["classes"], case.readings["blank"]
-        if self._heads is None or self.vocabulary is None or not case.findings or head == self._judged_head:
+        if not case.findings or self.vocabulary is None or not self._heads.is_open(*head):
             return []
         rules = [rule for rule in self._rules() if rule.about_vocabulary()]
         where = case.where.model_copy(update={"phase": "setup"})
         found = judge(rules, case.readings, where, self._rule_fault).findings
         roots = [root for root in found if any(explains(root, finding) for finding in case.findings)]
-        self._heads = None if roots else self._heads
+        if roots:
+            self._heads.settle()
         return roots
+
+    def _fault(self, where: str, error: Exception) -> None:
+        self.reporter.fault(where, "capture", error)
 
     def _rule_fault(self, code: str, error: Exception) -> None:
         self.reporter.fault(code, "rule", error)
 
     def _react_early(self, case: Case) -> None:
         """Before the loss: only what ends the run, or must be on disk because the loss may corrupt memory."""
+        if not case.findings:
+            return
         unsafe = {rule.code for rule in self.reporter.rules if rule.unsafe}
         actions = {self.settings.action(finding.severity, case.where.phase) for finding in case.findings}
         if actions & {"raise", "stop"} or any(finding.code in unsafe for finding in case.findings):
             case.written = len(case.findings)
+            self.flight.look(case, self.vocabulary)
             self.reporter.report(case.findings, case.healthy)
 
     def say_blind(self, **known: Any) -> None:
         """Say that no CTC loss was seen so far (CTC901)."""
         values = {"calls_seen": self.calls, "steps_taken": self.steps_taken, **known}
-        self.reporter.say(GuardBlind, values, Where(step=self.step, rank=self.rank))
+        self.reporter.say(GuardBlind, values, Where(step=self.step, **self.place._asdict()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ctcguard.finding import Finding
 from ctcguard.guard import Guard
@@ -37,6 +38,21 @@ class Guarded:
         """Where findings.jsonl goes."""
         return self.guard.run_dir
 
+    def record(self) -> None:
+        """Keep the next call that is judged, whatever is found in it, as a flight record in the run directory."""
+        self.guard.record()
+
     def batch(self, ids: Iterable[object]) -> None:
         """Name the utterances of the coming calls, until the next optimizer step; findings then show these names."""
         self.guard.batch(ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the guard remembers of the run, as plain JSON values, for a checkpoint; each rank keeps its own.
+
+        The calls that rules about the course of training look back at, and what was reported already.
+        """
+        return self.guard.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, before the first step."""
+        self.guard.load_state_dict(state)

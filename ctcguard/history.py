@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from ctcguard._array import HostArray
-from ctcguard.baselines import LARGEST, Baselines
+from ctcguard._array import HostArray, quiet
+from ctcguard.baselines import LARGEST, baselines
 from ctcguard.readings import Readings
 
 CALLS: Final = 1024
@@ -24,6 +25,14 @@ COLUMNS: Final = (
     "blank_fraction", "top_class", "top_fraction", "labels",
     "input_length_mean", "constant_ratio",
     "unknown_fraction", "fingerprint", "label_room", "tail_label", "tail_run_spread",
+)  # fmt: skip
+
+SCALARS: Final = (
+    "frames", "classes", "blank", "label_max", "blank_fraction", "top_class", "top_fraction", "transcript_room",
+)  # fmt: skip
+PER_UTTERANCE: Final = (
+    "input_lengths", "target_lengths", "adjacent_repeats", "losses",
+    "unknown_labels", "fingerprint", "last_label", "tail_run",
 )  # fmt: skip
 
 
@@ -46,23 +55,39 @@ class History:
         self._lengths: deque[tuple[int, int]] = deque(maxlen=LENGTH_CALLS)
         self._calls = 0
         self._label_max = 0
-        self._baselines = Baselines()
+        self._waiting: list[tuple[int, list[float], list[HostArray | None]]] = []
 
     def add_lengths(self, readings: Readings) -> tuple[tuple[int, int], ...]:
         """Remember the padded width and the longest input length of a call; those of the last 32, this one included."""
-        longest = int(np.max(readings.column("input_lengths"), initial=0))
+        longest = int(max(0.0, readings.highest("input_lengths")))
         self._lengths.append((readings["frames"], longest))
         return tuple(self._lengths)
 
     def add(self, step: int, readings: Readings) -> bool:
         """Remember a training call, measured as far as it will be; whether it is time to look at the whole."""
-        self._table[self._calls % CALLS] = (step, readings["frames"], *self._measured(readings))
+        scalars = [readings.get(name, np.nan) for name in SCALARS]
+        self._waiting.append((step, scalars, [readings.get(name) for name in PER_UTTERANCE]))
         self._calls += 1
-        return self._calls % EVERY == 0
+        due = self._calls % EVERY == 0
+        if due:
+            self._settle()
+        return due
 
     def columns(self) -> dict[str, HostArray]:
         """By name, one number for each remembered call, (calls,)."""
+        self._settle()
         return dict(zip(COLUMNS, self._rows().T, strict=True))
+
+    def _settle(self) -> None:
+        """Make rows of the calls that wait: of many at once for little more than of one."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        latest = Latest(waiting, self._label_max)
+        self._label_max = latest.label_max
+        with quiet():
+            rows = latest.rows()
+        self._table[(self._calls - len(rows) + np.arange(len(rows))) % CALLS] = rows
 
     def _rows(self) -> HostArray:
         """The calls remembered, the latest last, (calls, columns)."""
@@ -71,6 +96,7 @@ class History:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain lists, for a checkpoint."""
+        self._settle()
         return {
             "calls": self._calls,
             "label_max": self._label_max,
@@ -87,64 +113,109 @@ class History:
             ((int(frames), int(longest)) for frames, longest in state["lengths"]), maxlen=LENGTH_CALLS
         )
 
-    def _measured(self, readings: Readings) -> tuple[float, ...]:
-        nothing = float("nan")
-        frames, labels = readings.get("input_lengths"), readings.get("target_lengths")
-        losses = readings.get("losses")
-        longest = nothing if frames is None else float(np.max(frames, initial=0))
-        median = per_frame = uniform = constant = nothing
-        if losses is not None and frames is not None and len(losses):
-            median, per_frame = _median(losses), _median(losses / np.maximum(frames, 1))
-            uniform, constant = self._against_baselines(readings)
-        greedy = (float(readings.get(name, nothing)) for name in ("blank_fraction", "top_class", "top_fraction"))
-        counts = (nothing if x is None or not len(x) else float(x.sum()) / len(x) for x in (labels, frames))
-        return longest, median, per_frame, uniform, *greedy, *counts, constant, *_of_transcripts(readings)
 
-    def _against_baselines(self, readings: Readings) -> tuple[float, float]:
+class Latest:
+    """Some calls in a row, of which rows are to be made: tables (calls, utterances), filled up to the largest batch.
+
+    Parameters
+    ----------
+    waiting : sequence of (step, scalars, columns)
+        In the order of `SCALARS` and `PER_UTTERANCE`; NaN and None for what was not measured.
+    label_max : int
+        The largest label of the calls before.
+    """
+
+    def __init__(self, waiting: Sequence[tuple[int, list[float], list[HostArray | None]]], label_max: int) -> None:
+        self._steps = np.asarray([step for step, _, _ in waiting], dtype=float)
+        self._scalars = dict(zip(SCALARS, np.asarray([found for _, found, _ in waiting], dtype=float).T, strict=True))
+        sizes = [max((len(column) for column in found if column is not None), default=0) for _, _, found in waiting]
+        table = np.full((len(PER_UTTERANCE), len(waiting), max(1, *sizes)), np.nan)
+        for call, (_, _, found) in enumerate(waiting):
+            for name, column in enumerate(found):
+                if column is not None:
+                    table[name, call, : len(column)] = column
+        there = np.asarray([[column is not None for column in found] for _, _, found in waiting]).T
+        self._there = dict(zip(PER_UTTERANCE, there, strict=True))
+        inside = np.arange(table.shape[2]) < np.asarray(sizes)[:, None]
+        self._columns = dict(zip(PER_UTTERANCE, table, strict=True))
+        self._inside = dict(zip(PER_UTTERANCE, there[:, :, None] & inside, strict=True))
+        seen = np.minimum(self._scalars["label_max"], self._scalars["classes"] - 1)
+        self._label_max = np.fmax.accumulate(np.concatenate([[label_max], seen]))[1:]
+
+    @property
+    def label_max(self) -> int:
+        """The largest label that a run has shown so far."""
+        return int(self._label_max[-1])
+
+    def rows(self) -> HostArray:
+        """One row a call, (calls, columns)."""
+        scalars, known = self._scalars, self._inside["input_lengths"]
+        frames = self._columns["input_lengths"]
+        losses, judged = self._columns["losses"], self._inside["losses"] & known
+        found = {
+            "step": self._steps,
+            "input_length_max": np.where(
+                self._there["input_lengths"], np.where(known, frames, 0.0).max(axis=1), np.nan
+            ),
+            "loss_nats": _medians(losses, judged),
+            "loss_nats_per_frame": _medians(losses / np.maximum(frames, 1), judged),
+            "labels": self._mean("target_lengths"),
+            "input_length_mean": self._mean("input_lengths"),
+            "label_room": scalars["transcript_room"],
+        }
+        found |= {name: scalars[name] for name in ("frames", "blank_fraction", "top_class", "top_fraction")}
+        found |= self._against_baselines() | self._of_transcripts()
+        return np.stack([found[name] for name in COLUMNS], axis=1)
+
+    def _mean(self, name: str) -> HostArray:
+        inside = self._inside[name]
+        mean: HostArray = np.where(inside, self._columns[name], 0.0).sum(axis=1) / inside.sum(axis=1)
+        return mean
+
+    def _against_baselines(self) -> dict[str, HostArray]:
         """The median losses as a share of those of a uniform output and of a constant one."""
-        nothing = float("nan")
-        if "adjacent_repeats" not in readings:
-            return nothing, nothing
-        names = ("input_lengths", "target_lengths", "adjacent_repeats")
-        table = np.asarray([readings.column(name) for name in names]).clip(0, LARGEST).astype(int)
-        possible = table[0] >= table[1] + table[2]
-        if not possible.all():
-            table = table[:, possible]
-        losses = readings.column("losses")[possible]
-        uniform, constant = self._baselines.losses(table, readings["classes"], self._symbols(readings))
-        judged = (table[1] > 0) & (constant > LEAST_NATS)
-        return _median(losses / np.maximum(uniform, LEAST_NATS)), _median(losses[judged] / constant[judged])
+        losses, scalars = self._columns["losses"], self._scalars
+        lengths = np.stack([self._columns[n] for n in ("input_lengths", "target_lengths", "adjacent_repeats")])
+        lengths = lengths.clip(0, LARGEST)
+        possible = self._inside["losses"] & (lengths[0] >= lengths[1] + lengths[2])
+        whole = np.where(possible, lengths, 0.0).astype(int)
+        symbols = np.maximum(1, self._label_max + (scalars["blank"] > self._label_max))
+        uniform, constant = baselines(whole, scalars["classes"][:, None], symbols[:, None])
+        judged = possible & (whole[1] > 0) & (constant > LEAST_NATS)
+        return {
+            "uniform_ratio": _medians(losses / np.maximum(uniform, LEAST_NATS), possible),
+            "constant_ratio": _medians(losses / constant, judged),
+        }
 
-    def _symbols(self, readings: Readings) -> int:
-        """How many labels there are beside the blank, as far as the run has shown."""
-        self._label_max = max(self._label_max, min(int(readings.get("label_max", 0)), readings["classes"] - 1))
-        return max(1, self._label_max + int(readings.get("blank", 0) > self._label_max))
+    def _of_transcripts(self) -> dict[str, HostArray]:
+        """What all transcripts of a call have in common."""
+        unknown, prints, last, runs = (
+            self._columns[name] for name in ("unknown_labels", "fingerprint", "last_label", "tail_run")
+        )
+        lengths, inside = self._columns["target_lengths"], self._inside["target_lengths"]
+        count, total = inside.sum(axis=1), np.where(inside, lengths, 0.0).sum(axis=1)
+        alike = ((prints == prints[:, :1]) | ~inside).all(axis=1) & (count > 0)
+        common = np.take_along_axis(np.sort(last, axis=1), (count // 2)[:, None].clip(0, last.shape[1] - 1), axis=1)
+        full = ((lengths == self._scalars["transcript_room"][:, None]) | ~inside).all(axis=1)
+        # if nearly all end in the same label, it is the one in the middle
+        ends_alike = full & ((inside & (last != common)).sum(axis=1) <= (count > 2)) & ~np.isnan(common[:, 0])
+        of_common = np.where(last == common, runs, 0.0)
+        longest = np.where(inside, of_common, -np.inf).max(axis=1)
+        spread = longest - np.where(inside, of_common, np.inf).min(axis=1)
+        return {
+            "unknown_fraction": np.where(total > 0, np.where(inside, unknown, 0.0).sum(axis=1) / total, np.nan),
+            "fingerprint": np.where(alike, prints[:, 0], np.nan),
+            "tail_label": np.where(ends_alike, common[:, 0], np.nan),
+            "tail_run_spread": np.where(ends_alike, spread, np.nan),
+        }
 
 
-def _median(values: HostArray) -> float:
-    """As np.median, in a tenth of its time for a few values; NaN for none and for NaN."""
-    if not len(values):
-        return float("nan")
-    ordered = np.sort(values)  # NaN last
-    middle = 0.5 * (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2])
-    return float(middle) if ordered[-1] == ordered[-1] else float("nan")
-
-
-def _of_transcripts(readings: Readings) -> tuple[float, ...]:
-    """The last five columns."""
-    nothing = float("nan")
-    unknown = fingerprint = tail_label = spread = nothing
-    room = float(readings.get("transcript_room", nothing))
-    lengths = readings.get("target_lengths")
-    if lengths is None or not len(lengths):
-        return unknown, fingerprint, room, tail_label, spread
-    if "unknown_labels" in readings and lengths.sum() > 0:
-        unknown = float(readings.column("unknown_labels").sum() / lengths.sum())
-    if "fingerprint" in readings:
-        prints, last, runs = (readings.column(name) for name in ("fingerprint", "last_label", "tail_run"))
-        fingerprint = float(prints[0]) if (prints == prints[0]).all() else nothing
-        common = float(np.sort(last)[len(last) // 2])  # if nearly all are the same, it is that
-        if (lengths == room).all() and (last != common).sum() <= (len(last) > 2):
-            runs = np.where(last == common, runs, 0)
-            tail_label, spread = common, float(runs.max() - runs.min())
-    return unknown, fingerprint, room, tail_label, spread
+def _medians(values: HostArray, inside: HostArray) -> HostArray:
+    """Of each row, as np.median; NaN for none and for NaN."""
+    count = inside.sum(axis=1)
+    ordered = np.sort(np.where(inside, values, np.inf), axis=1)  # NaN last
+    row = np.arange(len(values))
+    last = np.maximum(count - 1, 0)
+    middle = 0.5 * (ordered[row, last // 2] + ordered[row, np.minimum(count // 2, ordered.shape[1] - 1)])
+    bad = (count == 0) | (np.isnan(values) & inside).any(axis=1)
+    return np.where(bad, np.nan, middle)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from ctcguard._array import dtype_name, to_numpy
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.finding import Finding, Utterance, Where
-from ctcguard.probes import CONTRACT, DISTRIBUTION, measure, unpack
+from ctcguard.packing import unpack
+from ctcguard.probes import CONTRACT, DISTRIBUTION, measure
 from ctcguard.readings import Readings
 from ctcguard.rules import ALL, Rule
 from ctcguard.verdict import Verdict, verdicts
@@ -53,21 +54,29 @@ def facts(call: CTCCall, vocabulary: Vocabulary | None = None) -> dict[str, Any]
     return known | ({} if vocabulary is None else {"vocabulary": vocabulary})
 
 
-def labels_of(call: CTCCall, index: int) -> tuple[int, ...]:
-    """The labels of one utterance, on the host; cut to the buffer when a length goes beyond it."""
-    counts = to_numpy(call.target_lengths).astype(int)
-    if not call.concatenated:
-        return tuple(to_numpy(call.targets[index, : max(0, counts[index])]).astype(int).tolist())
-    first = int(counts[:index].sum())
-    return tuple(to_numpy(call.targets[max(0, first) : max(0, first + counts[index])]).astype(int).tolist())
+def describer(call: CTCCall, vocabulary: Vocabulary | None = None, redact: bool = False) -> Callable[[int], Utterance]:
+    """A function from batch index to what is known of that utterance; reads the targets only when it is called.
 
-
-def describer(call: CTCCall, vocabulary: Vocabulary | None = None) -> Callable[[int], Utterance]:
-    """A function from batch index to what is known of that utterance; reads the targets only when it is called."""
+    It holds on to targets and lengths, not to the scores. With ``redact`` nothing is known but the index.
+    """
+    if redact:
+        return lambda index: Utterance(index=index)
+    targets, target_lengths, names, padded = (
+        call.targets,
+        call.target_lengths,
+        call.utterance_ids,
+        not call.concatenated,
+    )
 
     def describe(index: int) -> Utterance:
-        labels = labels_of(call, index)
-        name = call.utterance_ids[index] if index < len(call.utterance_ids) else None
+        counts = to_numpy(target_lengths).astype(int)
+        name = names[index] if index < len(names) else None
+        if counts[index] < 0:  # as it came, or held by another process
+            return Utterance(index=index, id=name)
+        first = 0 if padded else max(0, int(counts[:index].sum()))
+        end = max(0, counts[index] if padded else int(counts[: index + 1].sum()))
+        labels = tuple(to_numpy((targets[index, :] if padded else targets)[first:end]).astype(int).tolist())
+        name = names[index] if index < len(names) else None
         return Utterance(index=index, id=name, text=vocabulary.text(labels) if vocabulary else None, labels=labels)
 
     return describe
@@ -92,7 +101,7 @@ def judge(
     findings: list[Finding] = []
     healthy = []
     for rule in rules:
-        if not all(name in readings for name in rule.wants):
+        if not readings.has(rule.wants):
             continue
         try:
             finding = rule.check(readings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctcguard.errors import CTCStop, CTCVerdictError
 from ctcguard.finding import Finding, Severity, Where
+from ctcguard.job import Job
 from ctcguard.judge import judge
 from ctcguard.readings import Readings
 from ctcguard.rules import AlertUndelivered, GuardFault, Rule
@@ -42,6 +44,8 @@ class Reporter:
         Set by a finding whose reaction is ``stop``.
     stop_by_raising : bool
         Whether ``stop`` raises `CTCStop`; a trainer that can be asked to stop sets it to False.
+    job : Job
+        The other ranks, where there are any.
     """
 
     def __init__(self, settings: Settings, sinks: Sequence[Sink]) -> None:
@@ -52,11 +56,14 @@ class Reporter:
         self.verdicts: list[Verdict] = []
         self.stop: Verdict | None = None
         self.stop_by_raising = True
+        self.job = Job()
         self.broken: set[str] = set()
+        self._telling = threading.RLock()
         self._muted: set[tuple[str, str]] = set()
         self.counts: Counter[tuple[str, str]] = Counter()
         self._aftermath: dict[str, Finding] = {}
         self._announced: dict[tuple[str, str], int] = {}
+        self._before: set[tuple[str, str]] = set()
 
     def report(
         self, findings: Sequence[Finding], healthy: Healthy = (), before: Sequence[Finding] = (), written: int = 0
@@ -79,11 +86,14 @@ class Reporter:
         CTCVerdictError, CTCStop
             When the reaction to one of the verdicts is ``raise`` or ``stop``.
         """
+        if not findings:
+            return
         for finding in findings[written:]:
             if self._keep(finding):
                 self.tell("finding", finding)
-        past = (*before, *self._aftermath.values())
-        fresh = [finding for finding in findings if not any(_accounts(cause, finding) for cause in past)]
+        fresh = self._unaccounted(findings, before)
+        if any((verdict.code, verdict.cause) not in self._announced for verdict in verdicts(fresh)):
+            fresh = self._unaccounted(self._own(fresh), before)
         self._remember(findings)
         announced = [self._announce(verdict) for verdict in verdicts(fresh, healthy)]
         for action in ("raise", "stop"):
@@ -108,14 +118,32 @@ class Reporter:
     ) -> None:
         """A finding of the guard about itself: shown and written, never raised, and not by the sink that failed."""
         rules = [rule for rule in self.rules if isinstance(rule, kind)]
-        for finding in judge(rules, Readings(values), where or Where()).findings:
+        for finding in judge(rules, Readings(values), where or Where(**self.job.place._asdict())).findings:
             verdict = Verdict(root=finding, action="log" if self.settings.on_warning == "log" else "alert")
             self._keep(finding)
             self.verdicts.append(verdict)
             for sink in self.sinks:
                 if sink is not silent:
                     self._contained(sink, "finding", finding)
-                    self._show(sink, verdict)
+            self._tell_verdict(verdict, silent)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was reported so far, as plain JSON values, so that a resumed run does not say it again."""
+        return {
+            "announced": [[*key, rank] for key, rank in self._announced.items()],
+            "counts": [[*key, count] for key, count in self.counts.items()],
+            "aftermath": [
+                finding.model_dump(mode="json", exclude={"readings", "utterances"})
+                for finding in self._aftermath.values()
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._announced = {(code, cause): rank for code, cause, rank in state["announced"]}
+        self._before = set(self._announced)
+        self.counts = Counter({(code, cause): count for code, cause, count in state["counts"]})
+        self._aftermath = {finding["code"]: Finding.model_validate(finding) for finding in state["aftermath"]}
 
     def _keep(self, finding: Finding) -> bool:
         """Count a finding, and keep it if there are not too many of its kind."""
@@ -124,6 +152,22 @@ class Reporter:
         if few:
             self.findings.append(finding)
         return few
+
+    def _unaccounted(self, findings: Iterable[Finding], before: Sequence[Finding]) -> list[Finding]:
+        past = (*before, *self._aftermath.values())
+        return [finding for finding in findings if not any(_accounts(cause, finding) for cause in past)]
+
+    def _own(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Those of which no other rank has just said the cause: a bad loss of one makes the gradients of all bad."""
+        shared = {rule.code for rule in self.rules if rule.shared}
+        heard = self.job.heard(wait=any(finding.code in shared for finding in findings))
+        self._remember(heard)
+        return [
+            finding
+            for finding in findings
+            if finding.code not in shared
+            or not any(cause.step == finding.step and _accounts(cause, finding) for cause in heard)
+        ]
 
     def _remember(self, findings: Iterable[Finding]) -> None:
         lasting = {rule.code: rule.aftermath for rule in self.rules if rule.aftermath}
@@ -139,20 +183,36 @@ class Reporter:
         worst = min((finding.severity for finding in verdict.findings()), key=lambda severity: severity.rank)
         verdict = verdict.model_copy(update={"action": self.settings.action(worst, verdict.root.phase)})
         key = verdict.code, verdict.cause
-        if worst.rank < self._announced.get(key, len(Severity)):  # new, or worse than when it was said
+        unseen = verdict.action in ("raise", "stop") and key in self._before  # what ends a run is shown in that run
+        if unseen or worst.rank < self._announced.get(key, len(Severity)):  # new, or worse than when it was said
             self._announced[key] = worst.rank
+            self._before.discard(key)
             self.verdicts.append(verdict)
-            for sink in self.sinks:
-                self._show(sink, verdict)
+            self._tell_verdict(verdict)
         return verdict
 
-    def _show(self, sink: Sink, verdict: Verdict) -> None:
+    def _tell_verdict(self, verdict: Verdict, silent: Sink | None = None) -> None:
+        """Tell the file of this rank, and the other sinks unless another rank tells of this cause."""
+        with self.job.announcing(verdict) as ours:
+            for sink in self.sinks:
+                if sink is not silent and (isinstance(sink, JsonLines) or ours(sink)):
+                    self.show(sink, verdict)
+
+    def show(self, sink: Sink, verdict: Verdict) -> None:
+        """Tell a sink of a verdict, if its action is more than ``log``; the file in any case."""
         if verdict.action != "log" or isinstance(sink, JsonLines):
             self._contained(sink, "verdict", verdict)
 
     def _leave(self, verdict: Verdict) -> None:
         if verdict.action == "raise":
-            raise CTCVerdictError(verdict)
+            error = CTCVerdictError(verdict)
+            self.job.leaving(error)
+            raise error
+        if not self.job.stops(verdict):
+            self.stop_now(verdict)
+
+    def stop_now(self, verdict: Verdict) -> None:
+        """End the training: by `CTCStop`, or for a trainer to see."""
         self.stop = verdict
         if self.stop_by_raising:
             raise CTCStop(verdict)
@@ -163,7 +223,8 @@ class Reporter:
         if key in self._muted:
             return
         try:
-            getattr(sink, method)(*values)
+            with self._telling:  # verdicts of other ranks come on a thread
+                getattr(sink, method)(*values)
         except Exception as error:  # noqa: BLE001 - becomes CTC902 or CTC903: nothing a sink does may break training
             self._muted.add(key)
             self._sink_fault(sink, method, error, values)

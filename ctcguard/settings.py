@@ -40,13 +40,18 @@ class Settings(BaseSettings):
         Rule name or code to threshold to value: ``{"unnormalised-log-probs": {"hint_nats": 0.02}}``.
     budget : float or None
         The share of the time that the guard may take. Over it, sampled measurements are made less often; checks of
-        targets and lengths never are. None for no limit, and for measurements at the same steps in every run.
+        targets, lengths and losses never are. None (in the environment: none) for no limit, and for measurements at
+        the same steps in every run.
     vocabulary : tokenizer, processor, list, dict or int, optional
         What the classes mean; keyword only.
     strict : bool
         Check targets before the loss is called even where that waits for the device (CUDA).
     probe_model : bool
         PyTorch: before the first update, run the model again on changed batches (CTC801 to CTC803); once in a run.
+    record_mb : float
+        Size of the file in which the first call with each code is kept, in millions of bytes; 0 keeps none.
+    redact : bool
+        Write and show no transcript, label sequence or utterance name, anywhere; records then hold no scores either.
     run_dir : Path, optional
         Where files go; ``ctcguard-runs/<time>-<process>`` by default.
     findings : Path, optional
@@ -73,9 +78,17 @@ class Settings(BaseSettings):
     vocabulary: Any = None
     strict: bool = False
     probe_model: bool = False
+    record_mb: float = Field(default=16.0, ge=0)
+    redact: bool = False
     run_dir: Path | None = None
     findings: Path | None = None
     sinks: Literal["auto", "none"] | tuple[Literal["console", "jsonl", "wandb"], ...] = "auto"
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _no_limit(cls, value: Any) -> Any:
+        """``none`` from the environment and from pyproject.toml, which have no None."""
+        return None if value == "none" else value
 
     @field_validator("select", "ignore", mode="before")
     @classmethod

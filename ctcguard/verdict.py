@@ -68,11 +68,12 @@ class Verdict(BaseModel):
         }
 
     def headline(self) -> str:
-        """Code, name, severity and moment in one short line."""
+        """Code, name, severity, moment and, among several, the rank in one short line."""
         root = self.root
         moment = "before training" if root.phase == "setup" else f"step {root.step}"
         phase = ["evaluation"] if root.phase == "eval" else []
-        return " · ".join([f"{root.code} {root.name}", root.severity.value, *phase, moment])
+        rank = [f"rank {root.rank} of {root.ranks}"] if root.ranks > 1 else []
+        return " · ".join([f"{root.code} {root.name}", root.severity.value, *phase, moment, *rank])
 
     def place(self) -> str:
         """The function that was called, and the user's own line."""
@@ -107,6 +108,11 @@ class Verdict(BaseModel):
         place = f" · {self.place()}" if self.place() else ""
         body = [f"  {label + ': ':<7}{text}" if label else f"  {text}" for label, text in self.rows()]
         return "\n".join([self.headline() + place, *body])
+
+    def _repr_html_(self) -> str:
+        from ctcguard.notebook import verdict_html
+
+        return verdict_html(self)
 
 
 def explains(cause: Finding, symptom: Finding) -> bool:

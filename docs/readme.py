@@ -1,7 +1,8 @@
-"""Keep README.md true: writes the screen of a verdict and the table of rules into it (`make docs`); a test compares."""
+"""Keep README.md true: writes a screen, the rules and the detection figures into it (`make docs`); a test compares."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from ctcguard.rule_pages import rows
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+DETECTION = ROOT / "benchmarks" / "detection" / "detection.json"
+CLEAN = ROOT / "benchmarks" / "clean" / "clean.json"
 COLUMNS = 104
 
 
@@ -40,21 +43,42 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def detection() -> str:
+    """The short form of benchmarks/detection/detection.md: what each tool noticed and named."""
+    measured = json.loads(DETECTION.read_text(encoding="utf-8"))
+    lines = ["| tool | noticed | cause named | false alarms on fixed programs |", "|---|--:|--:|--:|"]
+    for name, found in measured["summary"].items():
+        pairs = found["pairs"]
+        cells = (f"{found['noticed']} of {pairs}", f"{found['named']}", f"{found['cries_wolf']}")
+        lines.append(f"| {' | '.join((measured['tools'][name]['title'], *cells))} |")
+    return "\n".join(lines)
+
+
+def clean() -> str:
+    """The totals of benchmarks/clean/clean.md: false alarms on healthy trainings."""
+    found = json.loads(CLEAN.read_text(encoding="utf-8"))
+    trained = f"{found['runs']} healthy trainings that look suspicious, {found['steps']:,} optimizer steps in all"
+    alarms = f"{found['with_errors']} runs with an error, {found['with_warnings']} with a warning"
+    return f"In {trained}: {alarms} (`{found['command']}`)."
+
+
 def parts(text: str) -> dict[str, str]:
     """The generated parts of a README, by name."""
     shown = re.search(r"<!-- screen:.*?-->\n```text\n(.*?)\n?```", text, re.DOTALL)
     listed = re.search(r"<!-- rules:.*?-->\n((?:\|.*\n)+)", text)
-    if shown is None or listed is None:
-        raise SystemExit("README.md has lost the marks <!-- screen: --> or <!-- rules: -->")
-    return {"screen": shown[1], "table": listed[1].rstrip("\n")}
+    compared = re.search(r"<!-- detection:.*?-->\n((?:\|.*\n)+)", text)
+    if shown is None or listed is None or compared is None:
+        raise SystemExit("README.md has lost a mark: <!-- screen: -->, <!-- rules: --> or <!-- detection: -->")
+    return {"screen": shown[1], "table": listed[1].rstrip("\n"), "detection": compared[1].rstrip("\n")}
 
 
 def main() -> None:
-    """Write both parts."""
+    """Write all parts."""
     text = README.read_text(encoding="utf-8")
     old = parts(text)
-    text = text.replace(old["screen"], screen())
-    README.write_text(text.replace(old["table"], table()), encoding="utf-8")
+    for part, fresh in (("screen", screen()), ("table", table()), ("detection", detection())):
+        text = text.replace(old[part], fresh)
+    README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,14 +28,15 @@ os.environ |= {
 }
 
 # Programs are compiled for one run on a few numbers each: five times faster without the compiler's efforts. In a
-# process with several devices (test_jax_devices.py) they are compiled as users do: there every bit is compared.
+# process with several devices (test_jax_matrix.py) whoever starts it chooses.
 QUICK = ("xla_llvm_disable_expensive_passes=true", "xla_backend_optimization_level=0")
 if "JAX_NUM_CPU_DEVICES" not in os.environ:
     os.environ["XLA_FLAGS"] = " ".join(f"--{flag}" for flag in QUICK)
 
 hypothesis.configuration.set_hypothesis_home_dir(ROOT / ".hypothesis")
 hypothesis.settings.register_profile("ctcguard", deadline=None, derandomize=IN_CI)
-hypothesis.settings.load_profile("ctcguard")
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=4000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ctcguard"))
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

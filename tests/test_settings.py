@@ -34,6 +34,7 @@ def test_keywords_beat_environment_beats_pyproject(monkeypatch: pytest.MonkeyPat
     ("CTCGUARD_RUN_DIR", "somewhere", "run_dir", Path("somewhere")),
     ("CTCGUARD_STRICT", "1", "strict", True),
     ("CTCGUARD_BUDGET", "0.05", "budget", 0.05),
+    ("CTCGUARD_BUDGET", "none", "budget", None),
     ("CTCGUARD_THRESHOLDS", '{"CTC402": {"hint_nats": 0.5}}', "thresholds", {"CTC402": {"hint_nats": 0.5}}),
     ("CTCGUARD_SINKS", "none", "sinks", "none"),
 ])  # fmt: skip

@@ -12,8 +12,7 @@ import optax
 from flax import nnx
 from jax.experimental import checkify
 
-from benchmarks.overhead.ratios import Arm
-from benchmarks.overhead.torch_arms import GUARDS, arm
+from benchmarks.overhead.torch_arms import GUARDS, Arm, arm
 
 BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 256
 

@@ -1,15 +1,17 @@
-"""Times of arms that take turns, as ratios to one of them: a machine that slows down slows all of them."""
+"""Times taken in turns, and what can be said of their ratios on a machine that others use too."""
 
 from __future__ import annotations
 
+import os
+import platform
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-BASE = "unguarded"
-Arm = Callable[[], "Took"]
+RESAMPLES = 2000
+Result = TypeVar("Result")
 
 
 class Took(NamedTuple):
@@ -26,61 +28,67 @@ def timed(work: Callable[[], Any]) -> Took:
     return Took(time.perf_counter() - clock, time.process_time() - processor)
 
 
-def in_turns(arms: Mapping[str, Arm], rounds: int, warm_up: int = 5) -> dict[str, list[Took]]:
-    """One step of each arm in every round, in an order of its own.
+def in_turns(arms: Mapping[str, Callable[[], Result]], rounds: int, warm_up: int = 0) -> dict[str, list[Result]]:
+    """Run each arm once a round, in an order of its own; each says how long it took.
 
     Parameters
     ----------
     arms : mapping of str to callable
-        Each takes a step and says how long it took, so that what prepares a step is not counted.
+        What prepares a step is their own affair, and not counted.
     rounds : int
         How many are counted.
     warm_up : int
-        Steps of each arm before.
+        Runs of each arm before.
     """
-    order = np.random.default_rng(0)
-    names = list(arms)
-    took: dict[str, list[Took]] = {name: [] for name in names}
+    names, order = list(arms), np.random.default_rng(0)
+    times: dict[str, list[Result]] = {name: [] for name in names}
     for name in names:
         for _ in range(warm_up):
             arms[name]()
     for _ in range(rounds):
         for name in order.permutation(names):
-            took[name].append(arms[name]())
-    return took
+            times[name].append(arms[name]())
+    return times
 
 
-def summary(took: Mapping[str, list[Took]], base: str = BASE) -> dict[str, dict[str, Any]]:
-    """For each arm the ratios to the base arm's step of the same round.
+def median_with_interval(values: Sequence[float]) -> dict[str, float]:
+    """The median with a 95% bootstrap interval, and the quartiles."""
+    array, random = np.asarray(values), np.random.default_rng(0)
+    picks = random.integers(0, len(array), (RESAMPLES, len(array)))
+    least, most = np.quantile(np.median(array[picks], axis=1), (0.025, 0.975))
+    low, median, high = np.quantile(array, (0.25, 0.5, 0.75))
+    named = {"median": median, "least": least, "most": most, "quartile_1": low, "quartile_3": high}
+    return {name: round(float(value), 5) for name, value in named.items()}
+
+
+def to_base(took: Mapping[str, list[Took]], base: str) -> dict[str, dict[str, Any]]:
+    """Each arm divided by the base arm of the same round.
 
     Returns
     -------
     dict
-        By arm: ``ms``, the median by the clock; ``ratio``, the median of the ratios by the clock, ``interval``, its 95%
-        bootstrap interval, ``quartiles`` of the ratios; ``processor``, the median of the ratios of processor time.
+        By arm: ``ms``, the median by the clock; ``clock`` and ``processor``, the ratios as `median_with_interval`.
     """
     times = {name: np.asarray(values) for name, values in took.items()}
-    random = np.random.default_rng(0)
-    count = len(times[base])
-    picks = random.integers(0, count, (2000, count))
     found = {}
     for name, values in times.items():
         clock, processor = (values / times[base]).T
-        medians = np.median(clock[picks], axis=1)
         found[name] = {
             "ms": round(float(np.median(values[:, 0])) * 1e3, 3),
-            "ratio": round(float(np.median(clock)), 4),
-            "interval": np.quantile(medians, (0.025, 0.975)).round(4).tolist(),
-            "quartiles": np.quantile(clock, (0.25, 0.75)).round(4).tolist(),
-            "processor": round(float(np.median(processor)), 4),
+            "clock": median_with_interval(clock),
+            "processor": median_with_interval(processor),
         }
     return found
 
 
-def said(name: str, found: Mapping[str, Any]) -> str:
-    """One line for the screen."""
-    (least, most), (low, high) = found["interval"], found["quartiles"]
-    return (
-        f"{name:<28} x{found['ratio']:.4f}   95% {least:.4f} to {most:.4f}   quartiles {low:.3f} to {high:.3f}   "
-        f"processor x{found['processor']:.4f}"
-    )
+def said(ratio: Mapping[str, float]) -> str:
+    """For the screen."""
+    return f"x{ratio['median']:.4f} (95% {ratio['least']:.4f} to {ratio['most']:.4f})"
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        "load": [round(load, 2) for load in os.getloadavg()],
+    }

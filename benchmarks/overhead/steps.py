@@ -24,7 +24,6 @@ os.environ |= {
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -35,12 +34,12 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "integrations")]
 
-from benchmarks.overhead.ratios import Arm, in_turns, said, summary  # noqa: E402 - after the path
+from benchmarks.overhead.ratios import in_turns, machine, said, to_base  # noqa: E402 - after the path
 
 JSON, PAGE = HERE / "steps.json", HERE / "steps.md"
 ROUNDS = 200
 PACKAGES = ("torch", "transformers", "jax", "optax", "flax", "torch-audit", "traincheck")
-Arms = Iterator[tuple[str, Arm]]
+Arms = Iterator[tuple[str, Callable[[], Any]]]
 
 
 def cnn_bilstm() -> Arms:
@@ -77,10 +76,10 @@ TRAININGS: dict[str, tuple[str, Callable[[], Arms]]] = {
 
 def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
     """All arms of one training."""
-    found = summary(in_turns(dict(TRAININGS[name][1]()), rounds))
+    found = to_base(in_turns(dict(TRAININGS[name][1]()), rounds, warm_up=5), "unguarded")
     print(f"{TRAININGS[name][0]}: {found['unguarded']['ms']} ms a step", flush=True)
     for arm, figures in found.items():
-        print("  " + said(arm, figures), flush=True)
+        print(f"  {arm:<28} {said(figures['clock'])}   processor {said(figures['processor'])}", flush=True)
     return found
 
 
@@ -103,23 +102,28 @@ def versions() -> dict[str, str]:
     return known
 
 
+def shown(ratio: Mapping[str, float]) -> tuple[str, str]:
+    """The median and its interval."""
+    return f"{ratio['median']:.3f}", f"{ratio['least']:.3f} – {ratio['most']:.3f}"
+
+
 def page(content: Mapping[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
         "# What a training step costs", "",
         "Time of a step with each tool divided by the time without, taken in turns in one process: the median of",
-        f"the ratios, and its 95% interval. Written by `{content['command']}` on {content['machine']}.", "",
+        f"the ratios, and its 95% interval. Written by `{content['command']}` on {content['machine']}, one thread.", "",
     ]  # fmt: skip
     for name, (title, _) in TRAININGS.items():
         if name not in content["trainings"]:
             continue
         arms = content["trainings"][name]
         lines += [f"## {title[0].upper()}{title[1:]}: {arms['unguarded']['ms']:g} ms", ""]
-        lines += ["| tool | time | 95% | processor time |", "| --- | --: | --: | --: |"]
+        lines += ["| tool | time | 95% | processor time | 95% |", "| --- | --: | --: | --: | --: |"]
         for arm, found in arms.items():
             if arm != "unguarded":
-                least, most = found["interval"]
-                lines.append(f"| {arm} | {found['ratio']:.3f} | {least:.3f} – {most:.3f} | {found['processor']:.3f} |")
+                cells = [cell for kind in ("clock", "processor") for cell in shown(found[kind])]
+                lines.append(f"| {' | '.join((arm, *cells))} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -139,7 +143,7 @@ def main() -> None:
         return
     content = json.loads(JSON.read_text()) if JSON.exists() else {"trainings": {}}
     content["command"] = f"python benchmarks/overhead/steps.py --rounds {options.rounds}"
-    content["machine"] = f"{platform.machine()}, one thread, Python {platform.python_version()}"
+    content |= machine()
     content["versions"] = content.get("versions", {}) | versions()
     for name in names:
         found = measure(name, options.rounds)

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.overhead.ratios import Arm, Took, timed
+from benchmarks.overhead.ratios import Took, timed
 from benchmarks.overhead.torch_loops import Loop, TrainerLoop
 
+Arm = Callable[[], Took]
 GUARDS: dict[str, dict[str, Any]] = {
     "ctcguard": {},
     "ctcguard, no budget": {"budget": None},

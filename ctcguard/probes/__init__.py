@@ -1,43 +1,75 @@
 """Probes: arrays in, one small packed array out, and back to named readings on the host.
 
 `CONTRACT` probes look at targets and lengths; they are cheap and run before the loss. `DISTRIBUTION` probes look at the
-scores and losses: `EXACT` ones at every call, `SAMPLED` ones less often when the guard is over its budget. One whole
-utterance (`one_utterance`) is looked at at the first call, and rarely after it.
+scores and losses; `SCREEN` is the short form of them. `EVIDENCE` is measured with them, or, of a call on the host, when
+a rule asks for it (`evidence`). One whole utterance (`one_utterance`) is looked at at the first call, and rarely after.
+What is measured of which call, `ctcguard.depth` decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import prod
+from functools import partial
 
-from ctcguard._array import Array, HostArray, arange, dtype_name, is_host, like, namespace, quiet, to_numpy
+from ctcguard._array import Array, HostArray, namespace, quiet, to_numpy
 from ctcguard.call import CTCCall
+from ctcguard.packing import Layout, pack, unpack
 from ctcguard.probes.lengths import lengths
-from ctcguard.probes.log_probs import constant_tails, frame_maxima, greedy, normalisation, other_axes
-from ctcguard.probes.loss import alignment_cost, losses
-from ctcguard.probes.targets import label_faults, removed_labels, transcripts, unknown_labels
+from ctcguard.probes.log_probs import (
+    constant_tails,
+    frame_maxima,
+    greedy,
+    normalisation,
+    other_axes,
+    precision,
+    probabilities,
+    screened,
+)
+from ctcguard.probes.loss import alignment_cost, has_alignments, losses
+from ctcguard.probes.targets import FAULTS, label_faults, label_range, removed_labels, transcripts, unknown_labels
 from ctcguard.probes.utterance import one_utterance
 
 Probe = Callable[[CTCCall], dict[str, Array]]
 
-CONTRACT: tuple[Probe, ...] = (lengths, label_faults, unknown_labels, removed_labels, transcripts)
+CONTRACT: tuple[Probe, ...] = (lengths, label_range, label_faults, unknown_labels, removed_labels, transcripts)
+BRIEF_CONTRACT: tuple[Probe, ...] = (lengths, label_range, unknown_labels, removed_labels, transcripts)
 EXACT: tuple[Probe, ...] = (losses, frame_maxima)
-SAMPLED: tuple[Probe, ...] = (normalisation, greedy, constant_tails, other_axes, alignment_cost)
-DISTRIBUTION = EXACT + SAMPLED
+SAMPLED: tuple[Probe, ...] = (normalisation, greedy)
+EVIDENCE: dict[Probe, tuple[str, ...]] = {
+    precision: ("fits_bfloat16", "fits_float16"),
+    probabilities: ("row_sum_error", "sample_min"),
+    other_axes: ("logsumexp_time_abs_max", "logsumexp_batch_abs_max"),
+    constant_tails: ("tail_frames",),
+    alignment_cost: ("alignment_cost",),
+}
+"""What a rule looks at only when something else is conspicuous, with the names of what each returns."""
+DISTRIBUTION = (*EXACT, *SAMPLED, *EVIDENCE)
+SCREEN: tuple[Probe, ...] = (losses, screened)
+"""In short: a sample of frames, and the little that can be said of it."""
+SCREEN_EVIDENCE: tuple[Probe, ...] = (precision, probabilities, other_axes)
+THOROUGH: tuple[Probe, ...] = (losses, partial(frame_maxima, every_frame=True), *SAMPLED)
+"""When a loss is known to be bad: then the frames are looked for."""
 
 
-__all__ = ["CONTRACT", "DISTRIBUTION", "EXACT", "SAMPLED", "Layout", "Probe", "measure", "one_utterance", "unpack"]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Names of what a packed array holds: scalars, then columns, each ``batch`` long, then blocks of any shape."""
-
-    scalars: tuple[str, ...]
-    columns: tuple[str, ...]
-    batch: int
-    blocks: tuple[tuple[str, tuple[int, ...]], ...] = ()
+__all__ = [
+    "CONTRACT",
+    "DISTRIBUTION",
+    "EVIDENCE",
+    "EXACT",
+    "SAMPLED",
+    "SCREEN",
+    "SCREEN_EVIDENCE",
+    "THOROUGH",
+    "Layout",
+    "Probe",
+    "contract",
+    "evidence",
+    "losses",
+    "measure",
+    "one_utterance",
+    "read",
+    "unpack",
+]
 
 
 def measure(call: CTCCall, probes: Sequence[Probe], beside: Array | None = None) -> tuple[Array, Layout]:
@@ -50,53 +82,39 @@ def measure(call: CTCCall, probes: Sequence[Probe], beside: Array | None = None)
     probes : sequence of callables
         `CONTRACT`, `DISTRIBUTION` or both.
     beside : array, optional
-        The packed array joins this array's library and device; by default that of the first value that is not on the
-        host, for moving that one would wait for the device.
+        Where the packed array goes: see `ctcguard.packing.pack`.
 
     Returns
     -------
     packed : array, (scalars + columns × batch + sizes of blocks,)
-        float64 if one of the values is, else float32. Not on the host: nothing waits for the device. Empty when no
-        probe had anything to measure.
+        Nothing has waited for a device.
     layout : Layout
         What stands where; static for a shape.
     """
-    # A NaN or an infinity is a result here, not an accident to be warned of.
+    with quiet():  # a NaN or an infinity is a result here, not an accident to be warned of
+        return pack({name: value for probe in probes for name, value in probe(call).items()}, call.batch, beside)
+
+
+def read(call: CTCCall, probes: Sequence[Probe]) -> dict[str, float | HostArray]:
+    """Run probes on a call on the host, where nothing has to travel: the readings by name."""
     with quiet():
-        values = {name: _real(value) for probe in probes for name, value in probe(call).items()}
-        arrays = list(values.values())
-        first = beside if beside is not None else next((a for a in arrays if not is_host(a)), (*arrays, call.scores)[0])
-        xp = namespace(first)
-        ready = {name: like(first, value) for name, value in values.items()}
-        wide = any(_is_float64(value) for value in ready.values())
-        dtype = xp.float64 if wide else xp.float32
-        scalars = tuple(name for name, value in ready.items() if value.ndim == 0)
-        columns = tuple(name for name, value in ready.items() if value.ndim == 1)
-        blocks = tuple((name, tuple(map(int, value.shape))) for name, value in ready.items() if value.ndim > 1)
-        names = (*scalars, *columns, *(name for name, _ in blocks))
-        parts = [xp.reshape(xp.astype(ready[name], dtype, copy=False), (-1,)) for name in names]
-        packed = xp.concat(parts) if parts else xp.astype(arange(first, 0), dtype)
-        return packed, Layout(scalars, columns, call.batch, blocks)
+        values = {name: value for probe in probes for name, value in probe(call).items()}
+    return {name: float(value) if value.ndim == 0 else to_numpy(value) for name, value in values.items()}
 
 
-def unpack(packed: Array, layout: Layout) -> dict[str, float | HostArray]:
-    """Readings by name from a packed array: floats, columns (batch,), blocks. This waits for the device."""
-    host = to_numpy(packed)
-    readings: dict[str, float | HostArray] = {name: float(host[i]) for i, name in enumerate(layout.scalars)}
-    end = len(layout.scalars) + len(layout.columns) * layout.batch
-    rest = host[len(layout.scalars) : end].reshape(len(layout.columns), layout.batch)
-    readings |= dict(zip(layout.columns, rest, strict=True))
-    for name, shape in layout.blocks:
-        start, end = end, end + prod(shape)
-        readings[name] = host[start:end].reshape(shape)
-    return readings
+def contract(call: CTCCall) -> dict[str, float | HostArray]:
+    """Readings of the `CONTRACT` probes of a call: faults of labels are counted when there are any."""
+    found = read(call, BRIEF_CONTRACT)
+    lengths = found["target_lengths"]
+    right = found["label_max"] < call.classes and found["label_min"] >= 0 and found["blank_count"] == 0
+    return found | (
+        dict.fromkeys(FAULTS, namespace(lengths).zeros_like(lengths)) if right else read(call, (label_faults,))
+    )
 
 
-def _real(value: Array) -> Array:
-    """Whole numbers as float32 in their own library: another one may have no integers that wide."""
-    xp = namespace(value)
-    return value if _is_float64(value) else xp.astype(value, xp.float32, copy=False)
-
-
-def _is_float64(value: Array) -> bool:
-    return dtype_name(value) == "float64"
+def evidence(call: CTCCall, probes: Sequence[Probe]) -> dict[str, Callable[[], dict[str, float | HostArray]]]:
+    """By name of a reading, how to measure it: for a call on the host, when a rule asks for it."""
+    if 0 in call.scores.shape:
+        return {}
+    able = [probe for probe in probes if probe is not alignment_cost or has_alignments(call)]
+    return {name: later for probe in able for later in [partial(read, call, (probe,))] for name in EVIDENCE[probe]}

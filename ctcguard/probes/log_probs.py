@@ -1,55 +1,108 @@
 """Probes of the distribution that the loss was given.
 
-One pass over all of ``scores`` (`frame_maxima`); everything finer looks at a sample of frames, bounded by values.
+One look at the frames of all utterances (`frame_maxima`); everything finer looks at a sample of a thousand frames or
+fewer. Both are bounded by values. On the host, what is as small as the sample is numpy's: its functions start fastest.
 """
 
 from __future__ import annotations
 
 from math import ceil
 from types import ModuleType
+from typing import NamedTuple
 
-from ctcguard._array import Array, arange, highest, lowest, namespace, whole
+from ctcguard._array import (
+    Array,
+    arange,
+    beside,
+    highest,
+    host_view,
+    is_host,
+    like,
+    lowest,
+    namespace,
+    narrow_view,
+    turned,
+    whole,
+    wide,
+)
 from ctcguard.call import CTCCall
 
+SCANNED_VALUES = 2**21
+"""Values on the host up to which `frame_maxima` reads every frame: more would cost more than a guard may."""
+SAMPLED_FRAMES = 1024
+"""Frames read by `normalisation` and `greedy` …"""
+SCREENED_FRAMES = 256
+"""… or by `screened`, at most …"""
 SAMPLED_VALUES = 65_536
-"""Values read by `normalisation`: wide vocabularies cost no more than narrow ones."""
+"""… and values: wide vocabularies cost no more than narrow ones."""
 EVIDENCE_VALUES = 8_192
-"""Values read to tell a softmax over the wrong axis."""
+"""Values read to tell a softmax over the wrong axis, or one in half precision."""
+
+
+class _Sample(NamedTuple):
+    """Every k-th frame of every utterance, or of every k-th one: the one copy that is made of scores.
+
+    Attributes
+    ----------
+    values : array, (classes, frames)
+        At least float32, so that a sum over classes is exact enough to be judged. The classes come first: numpy is fast
+        along long axes only.
+    valid : array, (frames,)
+        Whether each frame is within ``input_lengths``.
+    """
+
+    values: Array
+    valid: Array
+
+
+def _frames(call: CTCCall) -> Array:
+    return whole(beside(call.scores), call.input_lengths)
 
 
 def _valid(call: CTCCall) -> Array:
-    """Whether each frame is within ``input_lengths``, (batch, time), in the library of the scores."""
-    return arange(call.scores, call.frames)[None, :] < whole(call.scores, call.input_lengths)[:, None]
+    """Whether each frame is within ``input_lengths``, (batch, time)."""
+    frames = call.once(_frames)
+    return arange(frames, call.frames)[None, :] < frames[:, None]
 
 
-def _wide(xp: ModuleType, values: Array) -> Array:
-    """At least float32, so that a sum over classes is exact enough to be judged."""
-    return values if values.dtype == xp.float64 else xp.astype(values, xp.float32, copy=False)
+def _strides(call: CTCCall, frames: int) -> tuple[int, int]:
+    """One in so many utterances and frames is read, to read that many frames at most."""
+    step = ceil(call.batch * call.classes / SAMPLED_VALUES)
+    most = min(frames, SAMPLED_VALUES // call.classes) // ceil(call.batch / step)
+    return step, ceil(call.frames / max(1, most))
 
 
-def _sample(call: CTCCall) -> tuple[Array, Array]:
-    """Every k-th frame, of every k-th utterance with very wide vocabularies, and which of these frames are valid."""
-    utterances = ceil(call.batch * call.classes / SAMPLED_VALUES)
-    stride = ceil(call.batch * call.frames * call.classes / (SAMPLED_VALUES * utterances))
-    scores = _wide(namespace(call.scores), call.scores[::utterances, ::stride, :])
-    return scores, _valid(call)[::utterances, ::stride]
+def _sample(call: CTCCall, frames: int = SAMPLED_FRAMES) -> _Sample:
+    step, stride = _strides(call, frames)
+    values = turned(wide(narrow_view(call.scores)[::step, ::stride, :]))
+    valid = call.once(_valid)[::step, ::stride]
+    return _Sample(values, namespace(valid).reshape(valid, (-1,)))
 
 
-def frame_maxima(call: CTCCall) -> dict[str, Array]:
+def _peaks(call: CTCCall, frames: int = SAMPLED_FRAMES) -> Array:
+    """The largest value of each sampled frame, (frames,)."""
+    return highest(call.once(_sample, frames).values, axis=0)
+
+
+def frame_maxima(call: CTCCall, every_frame: bool = False) -> dict[str, Array]:
     """The largest score of every frame: the one pass over all of ``scores``.
 
     Parameters
     ----------
     call : CTCCall
         ``scores`` (batch, time, classes), ``input_lengths`` (batch,).
+    every_frame : bool
+        Whether to read each frame however many there are. By default, of scores on the host every k-th frame is read
+        when there are more than `SCANNED_VALUES` values.
 
     Returns
     -------
     dict
         Columns (batch,): ``score_max``, largest score of a valid frame (NaN if one is NaN, -inf without valid frames);
-        ``frame_max_sum``, sum over valid frames of the frame's largest score, nats, ≤ 0 for log-probs;
-        ``non_finite_frames`` and ``non_finite_padding_frames``, how many frames within and beyond ``input_lengths``
-        hold a NaN, a +inf or nothing but -inf. Nothing when an axis is empty.
+        ``frame_max_sum``, sum over valid frames of the frame's largest score, nats, ≤ 0 for log-probs (of a part of the
+        frames: for log-probs an upper bound of that of all); ``non_finite_frames`` and ``non_finite_padding_frames``,
+        how many frames within and beyond ``input_lengths`` hold a NaN, a +inf or nothing but -inf. Of the frames that
+        are read. Nothing when an axis is empty.
 
     Examples
     --------
@@ -63,42 +116,75 @@ def frame_maxima(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    xp = namespace(call.scores)
-    valid = _valid(call)
-    maxima = _wide(xp, highest(call.scores, axis=2))
-    bad = ~xp.isfinite(maxima)
-    nothing = xp.zeros_like(maxima)
-    return {
-        "score_max": highest(xp.where(valid, maxima, nothing - float("inf")), axis=1),
-        "frame_max_sum": xp.sum(xp.where(valid, maxima, nothing), axis=1),
-        "non_finite_frames": xp.sum(xp.astype(bad & valid, maxima.dtype), axis=1),
-        "non_finite_padding_frames": xp.sum(xp.astype(bad & ~valid, maxima.dtype), axis=1),
-    }
+    many = ceil(call.batch * call.frames * call.classes / SCANNED_VALUES)
+    stride = 1 if every_frame or not is_host(call.scores) else many
+    return _of_maxima(highest(call.scores[:, ::stride, :], axis=2), call.once(_valid)[:, ::stride])
 
 
-def normalisation(call: CTCCall) -> dict[str, Array]:
-    """Whether sampled valid frames are distributions, and if not, what else they could be.
+def screened(call: CTCCall) -> dict[str, Array]:
+    """`frame_maxima` and `normalisation` in short: of 256 frames, and of those alone.
 
     Parameters
     ----------
     call : CTCCall
-        ``scores`` (batch, time, classes). Every k-th frame is read, from frame 0 on, k so that about 65,536 values
-        are; with very wide vocabularies every k-th utterance.
+        ``scores`` (batch, time, classes), ``input_lengths`` (batch,). With very wide vocabularies the maxima are those
+        of each first frame.
+
+    Returns
+    -------
+    dict
+        The columns of `frame_maxima` and the scalars of `normalisation`. Nothing when an axis is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.log(np.full((1, 2560, 4), 0.25))
+    >>> scores[0, ::10, 2] = np.nan
+    >>> call = ctc_call(log_probs=scores, targets=[[1]], input_lengths=[2560], target_lengths=[1], blank=0)
+    >>> int(screened(call)["non_finite_frames"][0])
+    256
+    """
+    if 0 in call.scores.shape:
+        return {}
+    step, stride = _strides(call, SCREENED_FRAMES)
+    maxima = highest(call.scores[:, :1, :], axis=2) if step > 1 else call.once(_peaks, SCREENED_FRAMES)
+    maxima = namespace(maxima).reshape(maxima, (call.batch, -1))
+    valid = call.once(_valid)[:, : 1 if step > 1 else None : stride]
+    return _of_maxima(maxima, valid) | normalisation(call, SCREENED_FRAMES)
+
+
+def _of_maxima(maxima: Array, valid: Array) -> dict[str, Array]:
+    maxima = host_view(wide(maxima))
+    xp = namespace(maxima)
+    bad = xp.astype(~xp.isfinite(maxima), maxima.dtype)
+    bad_inside = xp.sum(xp.where(valid, bad, 0.0), axis=1)
+    return {
+        "score_max": highest(xp.where(valid, maxima, -float("inf")), axis=1),
+        "frame_max_sum": xp.sum(xp.where(valid, maxima, 0.0), axis=1),
+        "non_finite_frames": bad_inside,
+        "non_finite_padding_frames": xp.sum(bad, axis=1) - bad_inside,
+    }
+
+
+def normalisation(call: CTCCall, frames: int = SAMPLED_FRAMES) -> dict[str, Array]:
+    """Whether sampled valid frames are distributions.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``scores`` (batch, time, classes). Every k-th frame is read, from frame 0 on, k so that at most ``frames`` and
+        about 65,536 values are; with very wide vocabularies every k-th utterance.
+    frames : int
+        How many.
 
     Returns
     -------
     dict
         Scalars: ``logsumexp_min`` and ``logsumexp_max``, over classes, in nats (both 0 for log-probs; a padded frame
-        counts as 0); ``row_sum_error``, largest distance of a sum over classes from 1 (0 for probabilities);
-        ``sample_min`` and ``sample_max``; ``minus_inf_fraction`` in [0, 1]; ``fits_bfloat16`` and ``fits_float16``, 1
-        when every sampled value has no more significant bits than these have, so that a softmax in half precision is
-        known although its result was cast up.
-        NaN in a sampled valid frame makes the first five NaN. Without valid frames: 0, 0, 0, inf, -inf, 0, 1, 1.
-        Nothing when an axis is empty.
-
-    References
-    ----------
-    T. J. Dekker 1971 (splitting a float by a multiplication), for the representability test.
+        counts as 0); ``sample_max``; ``minus_inf_fraction`` in [0, 1].
+        NaN in a sampled valid frame makes the first three NaN. Without valid frames: 0, 0, -inf, 0. Nothing when an
+        axis is empty.
 
     Examples
     --------
@@ -110,26 +196,87 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    xp = namespace(call.scores)
-    scores, valid = _sample(call)
-    peak = highest(scores, axis=2)
-    logsumexp = _logsumexp(xp, scores, 2)
-    zero = xp.zeros_like(peak)
-    row_sum = xp.sum(scores, axis=2) - 1
-    inside = valid[:, :, None]
-    is_minus_inf = inside & (scores == -float("inf"))
-    count = xp.sum(xp.astype(valid, scores.dtype)) * call.classes
-    counted = xp.where(inside & xp.isfinite(scores), scores, xp.zeros_like(scores))
+    values, valid = call.once(_sample, frames)
+    xp, peak = namespace(values), call.once(_peaks, frames)
+    logsumexp = xp.where(valid, _logsumexp(values, peak, 0), 0.0)
+    infinite = xp.sum(xp.astype(values == -float("inf"), values.dtype), axis=0)
+    count = xp.sum(xp.astype(valid, values.dtype)) * call.classes
     return {
-        "logsumexp_min": lowest(xp.where(valid, logsumexp, zero)),
-        "logsumexp_max": highest(xp.where(valid, logsumexp, zero)),
-        "row_sum_error": highest(xp.where(valid, xp.abs(row_sum), zero)),
-        "sample_min": lowest(xp.where(inside, scores, xp.full_like(scores, float("inf")))),
-        "sample_max": highest(xp.where(valid, peak, zero - float("inf"))),
-        "minus_inf_fraction": xp.sum(xp.astype(is_minus_inf, scores.dtype)) / xp.where(count > 0, count, count + 1),
-        "fits_bfloat16": _fits(xp, counted, 8),
-        "fits_float16": _fits(xp, counted, 11),
+        "logsumexp_min": lowest(logsumexp),
+        "logsumexp_max": highest(logsumexp),
+        "sample_max": highest(xp.where(valid, peak, -float("inf"))),
+        "minus_inf_fraction": xp.sum(xp.where(valid, infinite, 0.0)) / xp.where(count > 0, count, 1.0),
     }
+
+
+def probabilities(call: CTCCall) -> dict[str, Array]:
+    """Whether sampled valid frames are probabilities: evidence, not a symptom.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``scores`` (batch, time, classes); the frames that `normalisation` reads.
+
+    Returns
+    -------
+    dict
+        Scalars: ``row_sum_error``, largest distance of a sum over classes from 1 (0 for probabilities);
+        ``sample_min``. NaN in a sampled valid frame makes both NaN. Without valid frames: 0, inf. Nothing when an axis
+        is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.full((1, 3, 4), 0.25)
+    >>> call = ctc_call(logits=scores, targets=[[1]], input_lengths=[3], target_lengths=[1], blank=0)
+    >>> float(probabilities(call)["row_sum_error"]), float(probabilities(call)["sample_min"])
+    (0.0, 0.25)
+    """
+    if 0 in call.scores.shape:
+        return {}
+    values, valid = call.once(_sample, SAMPLED_FRAMES)
+    xp = namespace(values)
+    return {
+        "row_sum_error": highest(xp.where(valid, xp.abs(xp.sum(values, axis=0) - 1), 0.0)),
+        "sample_min": lowest(xp.where(valid, lowest(values, axis=0), float("inf"))),
+    }
+
+
+def precision(call: CTCCall) -> dict[str, Array]:
+    """Whether sampled scores fit into half precision: then a softmax ran in it, although its result was cast up.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``scores`` (batch, time, classes); of the frames that `normalisation` reads, about 8,192 values.
+
+    Returns
+    -------
+    dict
+        Scalars ``fits_bfloat16`` and ``fits_float16``, 1 when every finite value of a valid frame has no more
+        significant bits than these have; 1 without valid frames. Nothing when an axis is empty.
+
+    References
+    ----------
+    T. J. Dekker 1971 (splitting a float by a multiplication).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.full((1, 3, 4), -1.0 - 2**-9)
+    >>> call = ctc_call(log_probs=scores, targets=[[1]], input_lengths=[3], target_lengths=[1], blank=0)
+    >>> float(precision(call)["fits_bfloat16"]), float(precision(call)["fits_float16"])
+    (0.0, 1.0)
+    """
+    if 0 in call.scores.shape:
+        return {}
+    values, valid = call.once(_sample, SAMPLED_FRAMES)
+    stride = ceil(values.shape[1] * call.classes / EVIDENCE_VALUES)
+    xp, values = namespace(values), values[:, ::stride]
+    counted = xp.where(valid[::stride] & xp.isfinite(values), values, 0.0)
+    return {"fits_bfloat16": _fits(xp, counted, 8), "fits_float16": _fits(xp, counted, 11)}
 
 
 def _fits(xp: ModuleType, values: Array, bits: int) -> Array:
@@ -167,17 +314,16 @@ def greedy(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    xp = namespace(call.scores)
-    scores, valid = _sample(call)
-    winners = xp.astype(scores == highest(scores, axis=2, keepdims=True), scores.dtype)
-    ties = xp.sum(winners, axis=2, keepdims=True)
-    frames = xp.astype(valid, scores.dtype)
-    wins = xp.sum(winners * (frames[:, :, None] / xp.where(ties > 0, ties, ties + 1)), axis=(0, 1))
+    values, valid = call.once(_sample, SAMPLED_FRAMES)
+    xp = namespace(values)
+    winners = xp.astype(values == call.once(_peaks, SAMPLED_FRAMES), values.dtype)
+    ties, frames = xp.sum(winners, axis=0), xp.astype(valid, values.dtype)
+    wins = xp.matmul(winners, frames / xp.where(ties > 0, ties, 1.0))
     total = xp.sum(frames)
-    share = wins / xp.where(total > 0, total, total + 1)
-    blank = arange(call.scores, call.classes) == call.blank
+    share = wins / xp.where(total > 0, total, 1.0)
+    blank = arange(share, call.classes) == call.blank
     return {
-        "blank_fraction": xp.sum(xp.where(blank, share, xp.zeros_like(share))),
+        "blank_fraction": xp.sum(xp.where(blank, share, 0.0)),
         "top_class": xp.argmax(share),
         "top_fraction": xp.max(share),
     }
@@ -209,14 +355,14 @@ def constant_tails(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    xp = namespace(call.scores)
+    xp, reference = namespace(call.scores), beside(call.scores)
     scores = call.scores[:, :, :: ceil(call.classes / 4)]
-    frames = xp.clip(whole(call.scores, call.input_lengths), 0, call.frames)
-    index = xp.broadcast_to(xp.clip(frames - 1, 0, None)[:, None, None], (call.batch, 1, int(scores.shape[2])))
-    last = xp.take_along_axis(scores, index, axis=1)
-    time = arange(call.scores, call.frames)[None, :]
-    differs = _valid(call) & ~xp.all(scores == last, axis=2)
-    return {"tail_frames": frames - 1 - xp.max(xp.where(differs, time, -xp.ones_like(time)), axis=1)}
+    frames = namespace(reference).clip(call.once(_frames), 0, call.frames)
+    last = namespace(reference).clip(frames - 1, 0, None)[:, None, None]
+    index = xp.broadcast_to(like(call.scores, last), (call.batch, 1, int(scores.shape[2])))
+    same = host_view(xp.all(scores == xp.take_along_axis(scores, index, axis=1), axis=2))
+    xp, time = namespace(same), arange(reference, call.frames)[None, :]
+    return {"tail_frames": frames - 1 - xp.max(xp.where(call.once(_valid) & ~same, time, -1), axis=1)}
 
 
 def other_axes(call: CTCCall) -> dict[str, Array]:
@@ -245,22 +391,23 @@ def other_axes(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    xp = namespace(call.scores)
     lines = max(1, EVIDENCE_VALUES // call.frames)
     batch_step = ceil(call.batch / lines)
     class_step = ceil(call.classes * ceil(call.batch / batch_step) / lines)
-    time_lines = _wide(xp, call.scores[::batch_step, :, ::class_step])
+    time_lines = wide(call.scores[::batch_step, :, ::class_step])
     frame_step = ceil(call.batch * call.frames / EVIDENCE_VALUES)
     class_step = ceil(call.batch * ceil(call.frames / frame_step) * call.classes / EVIDENCE_VALUES)
-    batch_lines = _wide(xp, call.scores[:, ::frame_step, ::class_step])
-    return {
-        "logsumexp_time_abs_max": highest(xp.abs(_logsumexp(xp, time_lines, 1))),
-        "logsumexp_batch_abs_max": highest(xp.abs(_logsumexp(xp, batch_lines, 0))),
-    }
+    batch_lines = wide(call.scores[:, ::frame_step, ::class_step])
+    return {"logsumexp_time_abs_max": _farthest(time_lines, 1), "logsumexp_batch_abs_max": _farthest(batch_lines, 0)}
 
 
-def _logsumexp(xp: ModuleType, values: Array, axis: int) -> Array:
-    """Over one axis, in nats; -inf where all are, inf where one is, NaN where one is."""
-    peak = highest(values, axis=axis, keepdims=True)
-    base = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))
-    return xp.squeeze(base + xp.log(xp.sum(xp.exp(values - base), axis=axis, keepdims=True)), axis=axis)
+def _farthest(values: Array, axis: int) -> Array:
+    """The largest magnitude of a logsumexp over one axis, nats."""
+    return highest(namespace(values).abs(_logsumexp(values, highest(values, axis=axis), axis)))
+
+
+def _logsumexp(values: Array, peak: Array, axis: int) -> Array:
+    """Over one axis, in nats; -inf where all are, inf where one is, NaN where one is. ``peak`` is the highest value."""
+    xp = namespace(values)
+    base = xp.where(xp.isfinite(peak), peak, 0.0)
+    return base + xp.log(xp.sum(xp.exp(values - xp.expand_dims(base, axis=axis)), axis=axis))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ctcguard._array import Array, arange, namespace, whole
+from math import ceil
+
+from ctcguard._array import Array, arange, beside, host_view, like, namespace, whole, wide
 from ctcguard.call import CTCCall
 
 
@@ -29,7 +31,7 @@ def losses(call: CTCCall) -> dict[str, Array]:
     >>> losses(call)["losses"].tolist()
     [1.0]
     """
-    return {} if call.losses is None else {"losses": call.losses}
+    return {} if call.losses is None else {"losses": host_view(call.losses)}
 
 
 def alignment_cost(call: CTCCall) -> dict[str, Array]:
@@ -63,23 +65,51 @@ def alignment_cost(call: CTCCall) -> dict[str, Array]:
     >>> round(float(alignment_cost(call)["alignment_cost"][0]), 3)
     4.159
     """
-    if call.expects != "log_probs" or 0 in call.scores.shape or call.targets.shape[-1] == 0:
+    if not has_alignments(call):
         return {}
-    xp = namespace(call.scores)
     frames, counts, targets = (
-        whole(call.scores, values) for values in (call.input_lengths, call.target_lengths, call.targets)
+        whole(beside(call.scores), values) for values in (call.input_lengths, call.target_lengths, call.targets)
     )
-    time = arange(call.scores, call.frames)[None, :]
-    slot = xp.broadcast_to(time // 2, (call.batch, call.frames))
-    has_label = (time % 2 == 0) & (slot < counts[:, None])
+    xp, room = namespace(frames), int(targets.shape[-1])
+    slots = min(room, ceil(call.frames / 2))  # the labels that have a frame, on frames 0, 2, 4 …
+    slot = arange(frames, slots)[None, :]
     if call.concatenated:
-        first = xp.cumulative_sum(counts) - counts
-        index = xp.clip(slot + first[:, None], 0, call.targets.shape[-1] - 1)
-        label = xp.reshape(xp.take(targets, xp.reshape(index, (-1,))), index.shape)
+        index = xp.clip(slot + (xp.cumulative_sum(counts) - counts)[:, None], 0, room - 1)
+        labels = xp.reshape(xp.take(targets, xp.reshape(index, (-1,))), index.shape)
     else:
-        label = xp.take_along_axis(targets, xp.clip(slot, 0, call.targets.shape[-1] - 1), axis=1)
-    path = xp.clip(xp.where(has_label, label, xp.full_like(label, call.blank)), 0, call.classes - 1)
-    scores = xp.take_along_axis(call.scores, path[:, :, None], axis=2)[:, :, 0]
-    scores = xp.astype(scores, xp.float32, copy=False) if scores.dtype != xp.float64 else scores
-    cost = -xp.sum(xp.where(time < frames[:, None], scores, xp.zeros_like(scores)), axis=1)
-    return {"alignment_cost": xp.where(frames >= 2 * counts - 1, cost, xp.full_like(cost, float("inf")))}
+        labels = targets[:, :slots]
+    labels = like(call.scores, xp.clip(labels, 0, call.classes - 1)[:, :, None])
+    said = namespace(call.scores).take_along_axis(call.scores[:, : 2 * slots : 2, :], labels, axis=2)[:, :, 0]
+    silent = call.scores[:, :, min(max(call.blank, 0), call.classes - 1)]
+    said, silent = (host_view(wide(scores)) for scores in (said, silent))
+    time = arange(frames, call.frames)[None, :]
+    has_label = (time % 2 == 0) & (time < 2 * counts[:, None])
+    inside = (slot < counts[:, None]) & (2 * slot < frames[:, None])
+    xp = namespace(said)
+    cost = -xp.sum(xp.where(inside, said, 0.0), axis=1)
+    cost = cost - xp.sum(xp.where((time < frames[:, None]) & ~has_label, silent, 0.0), axis=1)
+    return {"alignment_cost": xp.where(frames >= 2 * counts - 1, cost, float("inf"))}
+
+
+def has_alignments(call: CTCCall) -> bool:
+    """Whether the cost of an alignment can be read off.
+
+    Parameters
+    ----------
+    call : CTCCall
+        Only shapes are looked at.
+
+    Returns
+    -------
+    bool
+        True for scores that are log-probs, with no empty axis, and room for a label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.zeros((9, 4))
+    >>> has_alignments(ctc_call(logits=scores, targets=[1], input_lengths=9, target_lengths=1, blank=0))
+    False
+    """
+    return call.expects == "log_probs" and 0 not in call.scores.shape and call.targets.shape[-1] > 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 from ctcguard._array import Array, arange, is_host, namespace, whole
 from ctcguard.call import CTCCall
 
+FAULTS = ("out_of_range_labels", "negative_labels", "blank_labels", "blanks_before_label")
+
 
 class _Labels:
     """The labels of a call with their owners, for padded and concatenated targets alike.
@@ -35,11 +37,18 @@ class _Labels:
     def count(self, flags: Array) -> Array:
         """How many labels of each utterance carry the flag, (batch,)."""
         xp = self.xp
-        flags = xp.astype(flags & self.counted, self.targets.dtype)
+        flags = xp.astype(flags & self.counted, xp.float32)
         if flags.ndim == 2:
             return xp.sum(flags, axis=1)
         total = xp.concat([xp.zeros_like(flags[:1]), xp.cumulative_sum(flags)])
         return xp.take(total, self.ends) - xp.take(total, self.starts)
+
+    def repeats(self) -> Array:
+        """How many labels of each utterance equal the one before them, (batch,)."""
+        alike = self.targets[..., 1:] == self.targets[..., :-1]
+        if alike.ndim == 1:
+            return self.count(self.after(alike))
+        return self.xp.sum(self.xp.astype(alike & self.counted[:, 1:], self.xp.float32), axis=1)
 
     def at_ends(self) -> tuple[Array, Array]:
         """Flags of the first and of the last counted label of each utterance."""
@@ -58,8 +67,49 @@ class _Labels:
         return xp.concat([xp.zeros_like(self.counted[..., :1]), flags], axis=-1)
 
 
+def label_range(call: CTCCall) -> dict[str, Array]:
+    """The extremes of the labels, and what CTC needs further frames for.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``targets`` (batch, labels) or (labels,), ``target_lengths`` (batch,).
+
+    Returns
+    -------
+    dict
+        Column ``adjacent_repeats`` (batch,): labels within ``target_lengths`` that equal the one before them. Scalars
+        over the whole batch: ``label_max``, the largest label, -1 when there is none from 0 on; ``label_min``, the
+        lowest negative label, 0 when there is none; ``blank_count``, how many labels are the blank. Targets without
+        room for a label give -1 and zeros.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> call = ctc_call(
+    ...     log_probs=np.zeros((1, 9, 4)), targets=[[1, 1, 0, 7]], input_lengths=[9], target_lengths=[4], blank=0
+    ... )
+    >>> found = label_range(call)
+    >>> int(found["adjacent_repeats"][0]), int(found["label_max"]), int(found["label_min"]), int(found["blank_count"])
+    (1, 7, 0, 1)
+    """
+    if 0 in call.targets.shape:
+        xp, none = namespace(call.target_lengths), namespace(call.target_lengths).zeros_like(call.target_lengths)
+        scalars = {"label_max": xp.asarray(-1), "label_min": xp.asarray(0), "blank_count": xp.asarray(0)}
+        return {"adjacent_repeats": none, **scalars}
+    labels = call.once(_Labels)
+    xp, targets, counted = labels.xp, labels.targets, labels.counted
+    return {
+        "adjacent_repeats": labels.repeats(),
+        "label_max": xp.maximum(xp.max(xp.where(counted, targets, -1)), -1),
+        "label_min": xp.minimum(xp.min(xp.where(counted, targets, 0)), 0),
+        "blank_count": xp.sum(xp.astype(counted & (targets == call.blank), xp.float32)),
+    }
+
+
 def label_faults(call: CTCCall) -> dict[str, Array]:
-    """Labels outside the classes, below zero, equal to the blank, and adjacent repeats.
+    """Labels outside the classes, below zero, or equal to the blank.
 
     Parameters
     ----------
@@ -71,9 +121,7 @@ def label_faults(call: CTCCall) -> dict[str, Array]:
     dict
         Columns (batch,), counts of labels within ``target_lengths``: ``out_of_range_labels`` (≥ classes),
         ``negative_labels`` (< 0), ``blank_labels``, ``blanks_before_label`` (a blank directly followed by another
-        label; 0 when all blanks stand at the end), ``adjacent_repeats``. Scalars over the whole batch: ``label_max``,
-        the largest label, -1 when there is none from 0 on; ``label_min``, the lowest negative label, 0 when there is
-        none. Targets without room for a label give zeros.
+        label; 0 when all blanks stand at the end). Targets without room for a label give zeros.
 
     Examples
     --------
@@ -83,23 +131,16 @@ def label_faults(call: CTCCall) -> dict[str, Array]:
     ...     log_probs=np.zeros((1, 9, 4)), targets=[[1, 1, 0, 7]], input_lengths=[9], target_lengths=[4], blank=0
     ... )
     >>> faults = label_faults(call)
-    >>> int(faults["adjacent_repeats"][0]), int(faults["out_of_range_labels"][0]), int(faults["blanks_before_label"][0])
-    (1, 1, 1)
+    >>> int(faults["out_of_range_labels"][0]), int(faults["blanks_before_label"][0])
+    (1, 1)
     """
     if 0 in call.targets.shape:
-        return _no_labels(call)
-    labels = _Labels(call)
-    xp, targets = labels.xp, labels.targets
-    is_blank = targets == call.blank
-    return {
-        "out_of_range_labels": labels.count(targets >= call.classes),
-        "negative_labels": labels.count(targets < 0),
-        "blank_labels": labels.count(is_blank),
-        "blanks_before_label": labels.count(labels.after(is_blank[..., :-1] & ~is_blank[..., 1:])),
-        "adjacent_repeats": labels.count(labels.after(targets[..., 1:] == targets[..., :-1])),
-        "label_max": xp.max(xp.where(labels.counted & (targets >= 0), targets, -xp.ones_like(targets))),
-        "label_min": xp.min(xp.where(labels.counted & (targets < 0), targets, xp.zeros_like(targets))),
-    }
+        return dict.fromkeys(FAULTS, namespace(call.target_lengths).zeros_like(call.target_lengths))
+    labels = call.once(_Labels)
+    targets = labels.targets
+    blank = targets == call.blank
+    found = targets >= call.classes, targets < 0, blank, labels.after(blank[..., :-1] & ~blank[..., 1:])
+    return {name: labels.count(flags) for name, flags in zip(FAULTS, found, strict=True)}
 
 
 def unknown_labels(call: CTCCall) -> dict[str, Array]:
@@ -131,7 +172,7 @@ def unknown_labels(call: CTCCall) -> dict[str, Array]:
     """
     if call.unknown is None or 0 in call.targets.shape:
         return {}
-    labels = _Labels(call)
+    labels = call.once(_Labels)
     unknown = labels.targets == call.unknown
     first, last = labels.at_ends()
     continued = labels.after(unknown[..., :-1] & unknown[..., 1:])
@@ -214,24 +255,18 @@ def transcripts(call: CTCCall) -> dict[str, Array]:
     elif call.concatenated or 0 in call.targets.shape:
         return {}
     else:
-        labels = _Labels(call)
+        labels = call.once(_Labels)
         targets, counted = labels.targets, labels.counted
-    xp, nothing = namespace(targets), -namespace(targets).ones_like(targets)
-    position = arange(targets, int(targets.shape[1]))[None, :]
-    end = xp.max(xp.where(counted, position, nothing), axis=1)
-    last = xp.max(xp.where(counted & (position == end[:, None]), targets, nothing), axis=1)
-    other = xp.max(xp.where(counted & (targets != last[:, None]), position, nothing), axis=1)
+    xp, room = namespace(targets), int(targets.shape[1])
+    position = arange(targets, room)[None, :]
+    labels = xp.where(counted, targets, -1)
+    end = xp.max(xp.where(counted, position, -1), axis=1)
+    last = xp.max(xp.where(position == end[:, None], labels, -1), axis=1)
+    other = xp.max(xp.where(counted & (targets != last[:, None]), position, -1), axis=1)
     weights = (position * 7919 + 1) % 8191
     return {
-        "fingerprint": xp.sum(xp.where(counted, (targets + 1) % 65_536 * weights, xp.zeros_like(targets)), axis=1),
+        "fingerprint": xp.sum((labels + 1) % 65_536 * weights, axis=1),
         "last_label": last,
-        "tail_run": xp.sum(xp.astype(counted & (position > other[:, None]), targets.dtype), axis=1),
-        "transcript_room": xp.zeros_like(end[0]) + int(targets.shape[1]),
+        "tail_run": xp.sum(xp.astype(counted & (position > other[:, None]), xp.float32), axis=1),
+        "transcript_room": xp.zeros_like(end[0]) + room,
     }
-
-
-def _no_labels(call: CTCCall) -> dict[str, Array]:
-    xp = namespace(call.target_lengths)
-    none = xp.zeros_like(call.target_lengths)
-    columns = ("out_of_range_labels", "negative_labels", "blank_labels", "blanks_before_label", "adjacent_repeats")
-    return {**dict.fromkeys(columns, none), "label_max": xp.asarray(-1), "label_min": xp.asarray(0)}

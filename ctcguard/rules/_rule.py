@@ -35,6 +35,8 @@ class Rule(BaseModel):
         Whether it explains its symptoms in other utterances of the call too: a list mixed up is wrong for all.
     unsafe : bool
         Whether the loss itself may corrupt memory, so that the finding must be on disk before it is called.
+    shared : bool
+        Whether it judges what ranks have in common (gradients after their exchange): the cause may be another rank's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class Rule(BaseModel):
     poisons: ClassVar[tuple[str, ...]] = ()
     everywhere: ClassVar[bool] = False
     unsafe: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
 
     @classmethod
     def name(cls) -> str:

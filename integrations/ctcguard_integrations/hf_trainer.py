@@ -12,6 +12,7 @@ from transformers.trainer_callback import ExportableState
 from ctcguard.guard import Guard
 from ctcguard.settings import load
 from ctcguard.vocabulary import Vocabulary
+from ctcguard_integrations import hf_resume
 from ctcguard_integrations.hf_losses import TrainerLosses
 from ctcguard_integrations.hf_texts import texts_of
 from ctcguard_integrations.late_wandb import outer_sinks
@@ -75,6 +76,10 @@ class CTCGuard(TrainerCallback, ExportableState):
         """Open the guard and judge what is known before the first step."""
         watch = self._begin(Path(args.output_dir), kwargs.get("processing_class"))
         guard = watch.guard
+        with guard.contained("meeting other ranks"):
+            watch.ranks.meet()
+        with guard.contained("resume"):
+            hf_resume.load(watch, args)
         guard.reporter.stop_by_raising = False
         guard.at_step(state.global_step)
         with guard.contained("train begin"):
@@ -104,6 +109,12 @@ class CTCGuard(TrainerCallback, ExportableState):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A stop that only the gradients could tell ends training here."""
         self._stop(control, None)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep what the guard remembers with the checkpoint."""
+        if self._watch is not None:
+            with self._watch.guard.contained("checkpoint"):
+                hf_resume.save(self._watch, args, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Training ended as it should."""
@@ -172,7 +183,7 @@ def _closes_guards(train: Any) -> Any:
         for callback in _guards(self):
             callback.beginning(self)
         try:
-            with TrainerLosses(self, functools.partial(_watching, self)):
+            with TrainerLosses(self, functools.partial(_watching, self)), hf_resume.resuming(self, args, kwargs):
                 return train(self, *args, **kwargs)
         finally:
             for callback in _guards(self):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
+from jax.sharding import PartitionSpec
 
 from ctcguard.call import ctc_call
 from ctcguard.errors import CallError
@@ -41,14 +43,19 @@ class Seen:
     blank: int
     facts: dict[str, Any]
 
-    def measured(self) -> Measured:
-        """Run the probes: in the program that is traced, or in one of their own."""
+    def measured(self, room_bytes: int = 0) -> Measured:
+        """Run the probes: in the program that is traced, or in one of their own. Scores that fit are kept with it."""
         if len(self.arrays["scores"].shape) != 3:
             raise CallError(f"{self.expects} must be (batch, time, classes), not {self.arrays['scores'].shape}")
-        packed = _packed(self.arrays, expects=self.expects, blank=self.blank, unknown=self.facts.get("unknown"))
+        packed = _anywhere(
+            partial(_packed, expects=self.expects, blank=self.blank, unknown=self.facts.get("unknown")), self.arrays
+        )
         shapes: dict[str, Any] = {name: _stand_in(array) for name, array in self.arrays.items() if name in IN_CALL}
         call = ctc_call(**{self.expects: shapes.pop("scores")}, **shapes, blank=self.blank, **self.facts)
-        return Measured(packed.array, self.arrays["targets"], self.arrays["target_lengths"], Site(call, packed.layout))
+        mesh = jax.sharding.get_abstract_mesh()
+        site = Site(call, packed.layout, prod(mesh.shape[axis] for axis in mesh.manual_axes))
+        scores = self.arrays["scores"] if self.arrays["scores"].nbytes <= room_bytes else None
+        return Measured(packed.array, self.arrays["targets"], self.arrays["target_lengths"], site, scores)
 
     def mapped(self) -> bool:
         """Whether `jax.vmap` is at work: then this is one item of a larger batch."""
@@ -68,6 +75,17 @@ class Seen:
             return jnp.zeros(()), False
 
         inside(self.arrays)
+
+
+def _anywhere(measure: Callable[[dict[str, Any]], Packed], arrays: dict[str, Any]) -> Packed:
+    """Run the probes; where shardings are part of the types, leave those inside to the compiler, as optax must too."""
+    meshes = [jax.typeof(array).sharding.mesh for array in arrays.values()]
+    explicit = next((mesh for mesh in meshes if mesh.explicit_axes), None)
+    if explicit is None:
+        return measure(arrays)
+    with jax.sharding.use_abstract_mesh(explicit):
+        whole: Packed = jax.sharding.auto_axes(measure, out_sharding=PartitionSpec())(arrays)
+        return whole
 
 
 def _joined(array: Any, mapped: bool, size: int, name: str) -> Any:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from ctcguard.call import CTCCall
 from ctcguard.probes import Layout
+from ctcguard_integrations.jax_shards import readable_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +23,65 @@ class Site:
         With stand-ins for its arrays: shape and dtype, no values.
     layout : Layout
         What stands where in its packed array.
+    devices : int
+        How many run it side by side, each with its part of the batch: those of `jax.pmap` and `jax.shard_map`.
     """
 
     call: CTCCall
     layout: Layout
+    devices: int = 1
 
     def with_labels(self, targets: Any, target_lengths: Any, utterance_ids: tuple[str, ...]) -> CTCCall:
         """The call with the labels that it had in one run and the names of its utterances."""
         return replace(self.call, targets=targets, target_lengths=target_lengths, utterance_ids=utterance_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class OnHost:
+    """An array of JAX that is read when it is asked for values, by numpy.
+
+    An operation of JAX would be a program of its own, and refused under a mesh whose shardings are part of the types.
+
+    Attributes
+    ----------
+    array : array
+        The whole.
+    device : tuple of int
+        Which part of it this is: that of one device of a pmap, or all.
+    """
+
+    array: Any
+    device: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the part."""
+        return tuple(self.array.shape[len(self.device) :])
+
+    @property
+    def dtype(self) -> Any:
+        """Of the values."""
+        return self.array.dtype
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all values can be read here: not donated to a later program, not in part in other processes."""
+        array = self.array
+        if not isinstance(array, jax.Array):
+            return True
+        return not array.is_deleted() and (array.is_fully_addressable or array.is_fully_replicated)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]:
+        """The values; this waits for the device."""
+        return np.asarray(readable_part(self.array)[self.device], dtype=dtype)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Some of the values."""
+        return np.asarray(self)[index]
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        """They are numpy's."""
+        return np
 
 
 @jax.tree_util.register_pytree_node_class
@@ -44,22 +97,31 @@ class Measured:
         Read only when a rule has fired.
     site : Site
         Static.
+    scores : array, (batch, time, classes), or None
+        Read only when the call is recorded; None when they are too large for that.
     """
 
     packed: Any
     targets: Any
     target_lengths: Any
     site: Site
+    scores: Any = None
+
+    def held(self, device: tuple[int, ...]) -> Any:
+        """The scores, of one device of a pmap; empty where they cannot be read here."""
+        scores = None if self.scores is None else OnHost(self.scores, device)
+        gone = scores is None or not scores.is_whole
+        return np.zeros((self.site.layout.batch, 0, 0), np.float32) if gone else scores
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Site]:
         """For JAX."""
-        return (self.packed, self.targets, self.target_lengths), self.site
+        return (self.packed, self.targets, self.target_lengths, self.scores), self.site
 
     @classmethod
     def tree_unflatten(cls, site: Site, arrays: tuple[Any, ...]) -> Measured:
         """For JAX."""
-        packed, targets, target_lengths = arrays
-        return cls(packed, targets, target_lengths, site)
+        packed, targets, target_lengths, scores = arrays
+        return cls(packed, targets, target_lengths, site, scores)
 
 
 @jax.tree_util.register_pytree_node_class

@@ -28,30 +28,31 @@ SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGINT)
 
 
 class ProcessRecorder(Recorder):
-    """Judges at once. The steps of the program are not known: each run of a call counts as one."""
+    """Judges at once. The steps of the program are not known: each run of a call, on all its devices, counts as one."""
 
     def __init__(self, guard: Guard) -> None:
         super().__init__(guard)
         self.verdict: CTCVerdictError | None = None
         self.steps = 0
-        self._runs: Counter[tuple[str, str]] = Counter()
-        self._last: dict[Site, np.ndarray[Any, Any]] = {}
+        self._runs: Counter[tuple[str, str, int]] = Counter()
+        self._last: dict[tuple[Site, int], np.ndarray[Any, Any]] = {}
         self._said: set[tuple[str, str]] = set()
 
-    def arrived(self, measured: Measured) -> None:
+    def arrived(self, measured: Measured, device: int) -> None:
         """A callback came: judge it while the step waits for its end."""
         site = measured.site
         with self._lock:
-            before = self._last.get(site)
+            before = self._last.get((site, device))
             if before is not None and np.array_equal(before, measured.packed, equal_nan=True):
                 return  # computed twice, by jax.checkpoint
-            self._last[site] = measured.packed
-            call = site.call.source, site.call.call_site  # a new shape is a new site, but the same call
+            self._last[site, device] = measured.packed
+            # A new shape is a new site, but the same call; each device runs it once in a step.
+            call = site.call.source, site.call.call_site, device
             self.step = self._runs[call]
             self._runs[call] += 1
             self.steps = max(self.steps, self._runs[call])
             try:
-                self.judge(self._entry(self.step, "callback", measured))
+                self.judge(self._entry(self.step, "callback", measured, device))
             except CTCVerdictError as error:
                 self.steps = self.step
                 self._interrupt(error)

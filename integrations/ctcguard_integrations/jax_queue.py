@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -30,17 +30,33 @@ class Entry:
         Perhaps still being computed.
     ids : tuple of str
         Names of the utterances, or empty.
+    device : int
+        Which of those that run a call side by side, each with its part of the batch; 0 where there is one.
     """
 
     step: int
     route: str
     measured: Measured
     ids: tuple[str, ...] = ()
+    device: int = 0
 
     def repeats(self, other: Entry) -> bool:
         """Whether this is the same run of the same call: jax.checkpoint computes it twice."""
-        same = (self.step, self.route, self.measured.site) == (other.step, other.route, other.measured.site)
-        return same and np.array_equal(self.measured.packed, other.measured.packed, equal_nan=True)
+        same = self.step == other.step and self.route == other.route and self.device == other.device
+        return (
+            same
+            and self.measured.site == other.measured.site
+            and np.array_equal(self.measured.packed, other.measured.packed, equal_nan=True)
+        )
+
+    def held_bytes(self) -> int:
+        """Size of the scores that are kept for a record."""
+        scores = self.measured.scores
+        return 0 if scores is None else int(scores.nbytes)
+
+    def let_go(self) -> None:
+        """Keep the scores no longer."""
+        self.measured = replace(self.measured, scores=None)
 
     def ready(self) -> bool:
         """Whether reading it waits for nothing."""
@@ -48,20 +64,32 @@ class Entry:
 
 
 class Queue:
-    """Entries first in, first out; and which steps are still being computed, for callbacks do not say theirs."""
+    """Entries first in, first out; and which steps are still being computed, for callbacks do not say theirs.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    room_bytes : int
+        For the scores of all entries together; the oldest lose theirs first.
+    """
+
+    def __init__(self, room_bytes: int = 0) -> None:
+        self._room_bytes = room_bytes
         self._entries: deque[Entry] = deque()
         self._flights: deque[tuple[int, Any]] = deque(maxlen=LONGEST)
 
     def add(self, entry: Entry) -> None:
         """Keep one until it is judged."""
         self._entries.append(entry)
+        held_bytes = 0
+        for kept in reversed(list(self._entries)):
+            held_bytes += kept.held_bytes()
+            if held_bytes > self._room_bytes:
+                kept.let_go()
 
     def add_once(self, entry: Entry) -> None:
         """Keep one unless the same run is waiting already."""
         if not any(entry.repeats(other) for other in list(self._entries)):
-            self._entries.append(entry)
+            self.add(entry)
 
     def started(self, step: int, outputs: Any) -> None:
         """A step is being computed; its smallest output tells when it is done."""

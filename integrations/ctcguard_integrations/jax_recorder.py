@@ -17,9 +17,10 @@ from ctcguard.callsite import call_site
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
 from ctcguard_integrations.jax_call import Seen, blank_of, of_observed, of_optax
-from ctcguard_integrations.jax_measured import Measured, Site
+from ctcguard_integrations.jax_measured import Measured, OnHost, Site
 from ctcguard_integrations.jax_provenance import provenance
 from ctcguard_integrations.jax_queue import LONGEST, Entry, Queue
+from ctcguard_integrations.jax_ranks import Ranks
 from ctcguard_integrations.jax_seam import Results, Sheet, noticed
 
 _keys = itertools.count(1)
@@ -60,7 +61,8 @@ class Recorder:
         self._heads: dict[tuple[int, int], str] = {}
         self._head_checked = False
         self._ids: dict[int, tuple[str, ...]] = {}
-        self._queue = Queue()
+        self._queue = Queue(guard.flight.room_bytes)
+        self.ranks = Ranks(guard)
         self._lock = threading.RLock()
         guard.end_fields["routes"] = self.routes
 
@@ -87,6 +89,7 @@ class Recorder:
     def called(self, arguments: dict[str, Any], source: str, result: Results, sheet: Sheet | None) -> None:
         """Measure the call where it is."""
         with self.guard.contained(source):
+            self.ranks.meet(())
             facts = self._facts(source, call_site(2), arguments["logits"])
             self._route(of_optax(arguments, result, **facts), sheet)
 
@@ -109,7 +112,7 @@ class Recorder:
         if seen.mapped():
             seen.unmapped(lambda whole: self._route(whole, sheet))
             return
-        measured = seen.measured()
+        measured = self.ranks.readable(seen.measured(self.guard.flight.room_bytes))
         if not any(isinstance(array, jax.core.Tracer) for array in jax.tree.leaves(measured)):
             self._queue.add(self._entry(self.step, "direct", measured))
             if self.urgent:
@@ -119,7 +122,7 @@ class Recorder:
         else:
             self._calls_back = True
             deliver = partial(_deliver, weakref.ref(self), measured.site)
-            jax.debug.callback(deliver, measured.packed, measured.targets, measured.target_lengths)
+            jax.debug.callback(deliver, _device(), measured.packed, measured.targets, measured.target_lengths)
 
     # What the compiled step brings.
 
@@ -140,9 +143,9 @@ class Recorder:
         if self.step == 1 and self.blind:
             self.guard.say_blind(framework="jax", compiled_earlier=self.compiled_earlier)
 
-    def arrived(self, measured: Measured) -> None:
+    def arrived(self, measured: Measured, device: int) -> None:
         """A callback came, in a thread of JAX's: from the oldest step that is not done yet."""
-        self._queue.add_once(self._entry(self._queue.running(otherwise=self.step), "callback", measured))
+        self._queue.add_once(self._entry(self._queue.running(otherwise=self.step), "callback", measured, device))
 
     def settle(self) -> None:
         """Judge all; this waits for the device."""
@@ -163,44 +166,52 @@ class Recorder:
             raise verdict
 
     def judge(self, entry: Entry) -> None:
-        """Read one measured call, and judge it as one of its step."""
-        site, measured = entry.measured.site, entry.measured
+        """Read one measured call, on each of its devices, and judge it as one of its step."""
+        verdict = None
         # A failure of the step itself (out of memory, a debug check) is the user's: he meets it in his own outputs.
         with suppress(jax.errors.JaxRuntimeError):
-            packed = np.asarray(measured.packed)
-            for device, (index, row) in enumerate(_rows(packed)):
-                with self.guard.contained(site.call.source):
-                    if self.guard.step != entry.step:
-                        self.guard.at_step(entry.step)
-                    self.routes[entry.route] += 1
-                    batch = site.layout.batch
-                    ids = entry.ids[device * batch : (device + 1) * batch]
-                    call = site.with_labels(_of(measured.targets, index), _of(measured.target_lengths, index), ids)
-                    case = self.guard.open(call, "train", early=False)
-                    self.guard.judge(case, row, site.layout)
+            packed = np.asarray(entry.measured.packed)
+            for index in np.ndindex(*packed.shape[:-1]):
+                try:
+                    self._judge(entry, index, packed[index])
+                except CTCVerdictError as error:
+                    verdict = verdict or error
+        if verdict is not None:
+            raise verdict
+
+    def _judge(self, entry: Entry, part: tuple[int, ...], packed: np.ndarray[Any, np.dtype[Any]]) -> None:
+        """Judge what one device has measured; ``part`` is its place where the arrays are those of all."""
+        site, measured, device = entry.measured.site, entry.measured, part[0] if part else entry.device
+        with self.guard.contained(site.call.source):
+            if self.guard.step != entry.step:
+                self.guard.at_step(entry.step)
+            self.routes[entry.route] += 1
+            batch = site.layout.batch
+            # A call of only some of the step's utterances (a micro-batch) does not say which.
+            named = len(entry.ids) == site.devices * batch
+            ids = entry.ids[device * batch : (device + 1) * batch] if named else ()
+            call = site.with_labels(OnHost(measured.targets, part), OnHost(measured.target_lengths, part), ids)
+            case = self.guard.open(call, "train", early=False)
+            case.held = measured.held(part)
+            self.guard.judge(case, packed, site.layout)
 
     def name(self, ids: tuple[str, ...]) -> None:
         """Name the utterances of the next step."""
         self._ids = {step: names for step, names in self._ids.items() if step > self.step - LONGEST}
         self._ids[self.step] = ids
 
-    def _entry(self, step: int, route: str, measured: Measured) -> Entry:
-        return Entry(step, route, measured, self._ids.get(step, ()))
+    def _entry(self, step: int, route: str, measured: Measured, device: int = 0) -> Entry:
+        return Entry(step, route, measured, self._ids.get(step, ()), device)
 
 
-def _rows(packed: np.ndarray[Any, np.dtype[Any]]) -> list[tuple[Any, np.ndarray[Any, np.dtype[Any]]]]:
-    """One packed row for each device of a pmap; else the one that there is."""
-    leading = packed.shape[:-1]
-    return [(index, packed[index]) for index in np.ndindex(*leading)]
+def _device() -> Any:
+    """Which of the devices of a `jax.pmap` or `jax.shard_map` this is, where each of them calls back for its part."""
+    axes = jax.sharding.get_abstract_mesh().manual_axes
+    return jax.lax.axis_index(axes) if axes else 0
 
 
-def _of(array: Any, device: tuple[int, ...]) -> Any:
-    """The part of one device of a pmap; indexing starts a program of JAX, so only where there is one."""
-    return array[device] if device else array
-
-
-def _deliver(recorder: weakref.ref[Recorder], site: Site, *arrays: Any) -> None:
+def _deliver(recorder: weakref.ref[Recorder], site: Site, device: Any, *arrays: Any) -> None:
     found = recorder()
     if found is not None and found.open:
         packed, targets, target_lengths = map(np.asarray, arrays)
-        found.arrived(Measured(packed, targets, target_lengths, site))
+        found.arrived(Measured(packed, targets, target_lengths, site), int(device))

@@ -57,6 +57,16 @@ class GuardedStep(Guarded, Generic[P, R]):
         if self._recorder.open:
             self._recorder.settle()
 
+    def state_dict(self) -> dict[str, Any]:
+        """As `Guarded.state_dict`, with all steps started so far."""
+        self.flush()
+        return super().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `Guarded.load_state_dict`; steps are counted on from there."""
+        super().load_state_dict(state)
+        self._recorder.step = self.guard.step
+
     def close(self) -> None:
         """Judge what is still on its way and write the last line of findings.jsonl. The step then runs unguarded."""
         if not self._recorder.open:
@@ -69,7 +79,8 @@ class GuardedStep(Guarded, Generic[P, R]):
             jax_seam.uninstall(self)
             with self.guard.contained("close"):
                 self.guard.at_step(self._recorder.step)
-                self.guard.close(excused=self._recorder.failed)
+                # A loss that was traced was seen, though a run that failed leaves no readings of it.
+                self.guard.close(excused=self._recorder.failed or not self._recorder.blind)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         recorder = self._recorder
@@ -80,6 +91,7 @@ class GuardedStep(Guarded, Generic[P, R]):
                 return self.step(*args, **kwargs)
         if not recorder.urgent:
             recorder.read(wait=False)
+        recorder.ranks.meet((args, kwargs))
         recorder.failed = True  # until it has returned
         with jax_seam.active(recorder, recorder.key):
             if self._run is not None:

@@ -27,6 +27,12 @@ class LateWandb:
             self._sink = WandbAlerts()
         return self._sink
 
+    @property
+    def active(self) -> bool:
+        """Whether this process holds a run."""
+        sink = self._ready()
+        return sink is not None and getattr(sink, "active", False)
+
     def finding(self, finding: Finding) -> None:
         """Hand on."""
         if sink := self._ready():

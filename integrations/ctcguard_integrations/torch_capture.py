@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from ctcguard._array import host_view, is_host, small_view
+from ctcguard._array import HostArray, host_view, is_host
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.callsite import call_site
 from ctcguard.case import Case
 from ctcguard.guard import Guard
-from ctcguard.probes import CONTRACT, measure
+from ctcguard.probes import CONTRACT, evidence, measure, read
 from ctcguard_integrations.hf_labels import given_labels
 from ctcguard_integrations.torch_gradients import Gradients
-from ctcguard_integrations.torch_pending import Pending
+from ctcguard_integrations.torch_pending import DeviceTime, Pending
 from ctcguard_integrations.torch_posterior import wrong_gradient
 from ctcguard_integrations.torch_provenance import Origin, origin, same_head
 
@@ -83,20 +83,24 @@ class Capture:
             self._gradients.called(scores, self._origin(scores, call.call_site))
         return case
 
-    @torch.no_grad()
     def measure(self, case: Case, losses: torch.Tensor | None) -> None:
         """Measure what has not been measured yet, and judge it now or when it arrives."""
-        call = case.call if losses is None else case.call.with_losses(losses.detach().reshape(-1))
-        probes = self._guard.probes(call.batch)
-        probes = probes if case.ran else CONTRACT + probes
-        gradient = self._gradient(call, losses)
-        probes = (*probes, lambda _: gradient) if gradient else probes
-        packed, layout = measure(call, probes, beside=call.scores)
-        if is_host(packed):
-            self._guard.judge(case, packed, layout)
-        else:
-            case.call = call.without_arrays()
-            self._pending.add(packed, lambda values: self._guard.judge(case, values, layout))
+        call = case.call if losses is None else case.call.with_losses(host_view(losses.detach()).reshape(-1))
+        depth, gradient = self._guard.depth(call), self._gradient(call, losses)
+        probes = (*(() if case.ran else CONTRACT), *depth.probes, *([lambda _: gradient] if gradient else ()))
+        if is_host(call.scores):
+            self._guard.judge_readings(case, read(call, probes), evidence(call, depth.evidence))
+            return
+        device_time = DeviceTime(call.scores.device)
+        with device_time:
+            packed, layout = measure(call, (*probes, *depth.evidence), beside=call.scores)
+        case.call = call if self._guard.flight.holds(case) else call.without_arrays()
+
+        def judge(values: HostArray) -> None:
+            self._guard.clock.spend(device_time.seconds())
+            self._guard.judge(case, values, layout)
+
+        self._pending.add(packed, judge)
 
     def _gradient(self, call: CTCCall, losses: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Whether the gradient is right where something stands behind the softmax: at the first call of that line."""
@@ -118,8 +122,8 @@ class Capture:
 
 
 def _detached(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Views outside the graph; numpy views of what is on the host: targets, lengths, and scores if they are small."""
-    views = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
-    for name in ("targets", "input_lengths", "target_lengths"):
-        views[name] = host_view(views[name])
-    return views | {name: small_view(views[name]) for name in ("log_probs", "logits") if views.get(name) is not None}
+    """Scores and losses outside of the graph; numpy views of targets and lengths that are on the host."""
+    views = {name: host_view(arguments[name]) for name in ("targets", "input_lengths", "target_lengths")}
+    floats = {name: arguments[name] for name in ("log_probs", "logits", "losses") if name in arguments}
+    views |= {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in floats.items()}
+    return arguments | views

@@ -22,6 +22,7 @@ from ctcguard_integrations.torch_capture import Capture
 from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_model import ModelProbe
 from ctcguard_integrations.torch_pending import Pending
+from ctcguard_integrations.torch_ranks import Ranks
 from ctcguard_integrations.torch_scaler import Scales
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -40,6 +41,7 @@ class Watch(Guarded):
         self._scales = Scales(guard, self._pending)
         self._capture = Capture(guard, self._pending, self._gradients)
         self._model = ModelProbe(guard)
+        self.ranks = Ranks(guard)
         self._open = True
         torch_seam.add(self)
         atexit.register(self.close)
@@ -89,12 +91,18 @@ class Watch(Guarded):
         with self.guard.contained("reading"):
             self._pending.read(wait=True)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As `Guarded.state_dict`, with what was measured up to now."""
+        self.settle()
+        return super().state_dict()
+
     # What the seam tells.
 
     def loss(self, original: Callable[..., torch.Tensor], **arguments: Any) -> torch.Tensor:
         """Judge the contract, compute per-utterance losses, reduce them as the caller asked, judge the rest."""
         case = None
         with self.guard.contained("torch.ctc_loss"):
+            self.ranks.meet()
             self._pending.read(wait=False)
             with contextlib.suppress(CallError):  # torch refuses such shapes with words of its own
                 case = self._capture.open(self._capture.torch_call(arguments), arguments["log_probs"])
@@ -133,6 +141,7 @@ class Watch(Guarded):
         normal = self._capture.observed_call(call)
         torch_seam.seen()
         with self.guard.contained("observe"):
+            self.ranks.meet()
             case = self._capture.open(normal, call.get("log_probs", call.get("logits")))
             self._capture.measure(case, normal.losses)
             self._model.called(case, call.get("log_probs", call.get("logits")))
@@ -143,6 +152,7 @@ class Watch(Guarded):
             self.guard.check_heads("watch(vocabulary=...)")
             self._gradients.stepping(optimizer)
             self.await_verdict()
+            self.ranks.stepping(optimizer)
 
     def await_verdict(self) -> None:
         """Judge what was measured in this step: now if it could raise, else when it has arrived. The model once."""
@@ -151,6 +161,7 @@ class Watch(Guarded):
         self._pending.send()
         self._pending.read(wait=bool(urgent))
         self._model.examine()
+        self.ranks.poll()
 
     def stepped(self) -> None:
         """Count the step."""

@@ -25,6 +25,32 @@ class _Flight:
     judges: list[tuple[int, Judge]]
 
 
+class DeviceTime:
+    """The time that a device worked on what was asked of it within a ``with`` block; on the host the clock counts that.
+
+    Parameters
+    ----------
+    device : torch.device
+        Only CUDA is timed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        cuda = device.type == "cuda"
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if cuda else []
+
+    def __enter__(self) -> None:
+        if self._events:
+            self._events[0].record()
+
+    def __exit__(self, *error: object) -> None:
+        if self._events:
+            self._events[1].record()
+
+    def seconds(self) -> float:
+        """To be asked when a later copy to the host has arrived: then nothing is waited for."""
+        return self._events[0].elapsed_time(self._events[1]) / 1e3 if self._events else 0.0
+
+
 class Pending:
     """A queue of packed measurements with what to do when they are read."""
 

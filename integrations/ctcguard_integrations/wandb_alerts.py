@@ -97,6 +97,12 @@ class WandbAlerts:
         self._worst: Verdict | None = None
         self._under_way, self._late, self._next_row_s = NOTHING, False, 0.0
 
+    @property
+    def active(self) -> bool:
+        """Whether there is a run that takes alerts: in most jobs, rank 0 alone holds one."""
+        run = self._run()
+        return run is not None and not run.disabled
+
     def finding(self, finding: Finding) -> None:
         """Nothing: findings are sent in their verdict."""
 

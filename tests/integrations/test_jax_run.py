@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +22,15 @@ class Outcome(NamedTuple):
     err: str
 
 
-def outcome(*command: str) -> Outcome:
-    done = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True, timeout=200)
+def outcome(*command: str, devices: int = 1) -> Outcome:
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    program = [sys.executable, *command]
+    done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=200, env=environment)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def guarded(*command: str) -> Outcome:
-    return outcome("-m", "ctcguard", "run", "--findings", str(FINDINGS), *command)
+def guarded(*command: str, devices: int = 1) -> Outcome:
+    return outcome("-m", "ctcguard", "run", "--findings", str(FINDINGS), *command, devices=devices)
 
 
 def records(kind: str) -> list[dict[str, Any]]:
@@ -174,3 +177,22 @@ def test_a_guarded_step_inside() -> None:
     assert done.code == 3
     assert (Path("inner") / "findings.jsonl").exists()
     assert records("end")[0]["calls"] == 0
+
+
+def test_the_devices_of_a_step_are_one_step() -> None:
+    Path("train.py").write_text(
+        "import sys, jax, jax.numpy as jnp, numpy as np, optax\n"
+        "loss = lambda x, y: optax.ctc_loss(x, jnp.zeros(x.shape[:2]), y, jnp.zeros(y.shape)).mean()\n"
+        "step = jax.pmap(lambda x, y: x - jax.lax.pmean(jax.grad(loss)(x, y), 'd'), axis_name='d')\n"
+        "logits = jnp.zeros((4, 1, 9, 5))\n"
+        "for last in map(int, sys.argv[1:]):\n"
+        "    logits = step(logits, np.asarray([1, 2, 3, last]).reshape(4, 1, 1))\n"
+        "    print(float(logits.sum()) < 1, flush=True)\n"
+    )
+    done = guarded("train.py", "1", "2", "3", devices=4)
+    assert (done.code, done.err, done.out.count("True")) == (0, "", 3)
+    [end] = records("end")
+    assert (end["steps"], end["calls"], end["findings"]) == (3, 3 * 4, 0)
+    FINDINGS.unlink()
+    assert guarded("train.py", "1", "2", "9", devices=4).code == 3
+    assert {verdict["step"] for verdict in records("verdict")} == {2}

@@ -191,19 +191,16 @@ def nnx_loop(step: Any, labels: int = CLASSES) -> Run:
     return Run(jax.tree.map(np.asarray, (nnx.state(model), nnx.state(optimizer))), losses)
 
 
+# Other kinds, and several devices, are in test_jax_matrix.py.
 STEPS_BY_KIND: dict[str, tuple[Any, Any, str, int]] = {  # step, loop, route, calls in a step
     "jit": (jax.jit(plain), pytree_loop, "auxiliary", 1),
-    "donated": (jax.jit(plain, donate_argnums=(0, 1)), pytree_loop, "auxiliary", 1),
     "has_aux": (jax.jit(stepper(has_aux)), pytree_loop, "auxiliary", 1),
     "vmap": (jax.jit(stepper(in_vmap)), pytree_loop, "auxiliary", 1),
     "bfloat16": (jax.jit(stepper(half)), pytree_loop, "auxiliary", 1),
     "forward probs": (jax.jit(stepper(forward_probs)), pytree_loop, "auxiliary", 1),
     "scan": (jax.jit(stepper(in_scan)), pytree_loop, "callback", 2),
-    "checkpoint": (jax.jit(stepper(jax.value_and_grad(jax.checkpoint(loss_of)))), pytree_loop, "callback", 1),
     "inner jit": (jax.jit(stepper(inner)), pytree_loop, "callback", 1),
     "plain with jit": (stepper(inner), pytree_loop, "callback", 1),
-    "linen": (jax.jit(linen_step), linen_loop, "auxiliary", 1),
-    "linen, checkpoint": (jax.jit(functools.partial(linen_step, around=jax.checkpoint)), linen_loop, "callback", 1),
     "linen, scan, donated": (jax.jit(linen_scan, donate_argnums=0), linen_loop, "callback", 2),
     "nnx": (nnx.jit(nnx_step), nnx_loop, "auxiliary", 1),
     "nnx tree": (nnx.jit(nnx_step, graph=False), nnx_loop, "auxiliary", 1),
@@ -250,7 +247,7 @@ def test_neutral_and_silent_when_healthy_stopped_when_broken(kind: str) -> None:
     assert (end["steps"], end["calls"]) == (STEPS, (STEPS + 1) * calls)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["forward probs", "scan", "linen, scan, donated", "nnx"])  # of each route and loop
 def test_with_log_it_is_judged_later_and_goes_on(kind: str) -> None:
     step, loop, _, calls = STEPS_BY_KIND[kind]
     guarded = guard_step(step, **LATER)
@@ -362,6 +359,39 @@ def test_errors_of_the_step_are_its_own() -> None:
         assert "return ctc_loss(logits, jnp.zeros((2, 8))" in "".join(traceback.format_tb(error.tb))
         assert guarded.findings == []
         guarded.close()
+
+
+def test_after_an_error_of_the_step_nobody_says_that_no_loss_was_seen() -> None:
+    def fails_before(parameters: Any) -> Any:
+        raise KeyError("before the loss")
+
+    def fails_after(parameters: Any) -> Any:
+        loss_of(parameters, batch(0))
+        raise KeyError("after the loss")
+
+    for step in (fails_before, jax.jit(fails_before), fails_after, jax.jit(fails_after)):
+        guarded = guard_step(step, **QUIET)
+        for _ in range(2):
+            with pytest.raises(KeyError):
+                guarded(weights())
+        guarded.close()
+        assert guarded.findings == []
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nor_after_an_error_of_the_running_program() -> None:
+    def fail(loss: Any) -> None:
+        raise KeyError("while it runs")
+
+    def step(parameters: Any, data: Any) -> Any:
+        loss = loss_of(parameters, data)
+        return loss + jax.pure_callback(lambda x: fail(x) or x, jax.ShapeDtypeStruct((), loss.dtype), loss)
+
+    guarded = guard_step(jax.jit(step), **LATER)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="while it runs"):
+        jax.block_until_ready(guarded(weights(), batch(0)))
+    guarded.close()
+    assert guarded.findings == []
 
 
 def test_a_second_guard() -> None:

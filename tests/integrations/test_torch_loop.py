@@ -402,7 +402,6 @@ def test_observe_a_loss_of_ones_own() -> None:
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measurements take the road of a CUDA device: packed, queued, read before the optimizer."""
     monkeypatch.setattr(torch_capture, "is_host", lambda value: False)
-    monkeypatch.setattr(torch_capture, "small_view", lambda value: value)
     monkeypatch.setattr("ctcguard_integrations.torch_gradients.is_host", lambda value: False)
 
 
@@ -437,7 +436,7 @@ def test_the_guards_own_fault_never_reaches_the_training(monkeypatch: pytest.Mon
 
     plain = Loop()
     plain.run(4)
-    monkeypatch.setattr(torch_capture, "measure", broken)
+    monkeypatch.setattr(torch_capture, "read", broken)
     loop = Loop()
     with watch(on_error="raise", on_warning="raise") as guard:
         loop.run(4)

@@ -38,9 +38,15 @@ def test_the_screen_is_what_the_command_prints() -> None:
     assert without_digits(readme.parts(TEXT)["screen"]) == without_digits(readme.screen()), "run make docs"
 
 
+def test_the_detection_figures_are_those_of_the_benchmark() -> None:
+    assert readme.parts(TEXT)["detection"] == readme.detection(), "run make docs"
+
+
 def test_twin_a_stale_readme_is_seen() -> None:
     stale = TEXT.replace("head-too-narrow |", "head-too-small |")
     assert readme.parts(stale)["table"] != readme.table()
+    figures = readme.parts(TEXT)["detection"]
+    assert readme.parts(TEXT.replace(figures, figures.replace(" of ", " out of ")))["detection"] != readme.detection()
     assert without_digits(readme.parts(TEXT.replace("fix pass", "fix give"))["screen"]) != without_digits(
         readme.parts(TEXT)["screen"]
     )

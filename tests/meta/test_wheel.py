@@ -97,6 +97,34 @@ def test_missing_extra_is_one_clear_line(user: Path) -> None:
     assert run.stderr.splitlines()[-1].endswith("pip install 'ctcguard[torch]'")
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run directories of three runs that went wrong, each in its framework."""
+    folder = tmp_path_factory.mktemp("runs")
+    script = ROOT / "tests" / "scripts" / "leave_records.py"
+    run = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.mark.wheel
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("framework", "verdict"),
+    [("torch", "CTC402 probabilities"), ("hf", "CTC301 most-of-the-batch"), ("jax", "CTC404 softmax-before-loss")],
+)
+def test_installed_command_replays_a_record(user: Path, runs: Path, framework: str, verdict: str) -> None:
+    lines = [json.loads(line) for line in (runs / framework / "findings.jsonl").read_text("utf-8").splitlines()]
+    assert [f"{line['code']} {line['cause']}" for line in lines if line["type"] == "verdict"] == [verdict]
+    (record,) = (runs / framework).glob("*.safetensors")
+    run = subprocess.run([user / "ctcguard", "replay", record], capture_output=True, text=True, check=False)
+    assert run.returncode == 3, run.stdout + run.stderr
+    assert verdict.partition(" ")[0] in run.stdout
+    assert "the verdict is that of the run" in run.stdout
+    assert "not run again" not in run.stdout
+    assert "utterance 1" in run.stdout
+
+
 def test_the_check_finds_a_missing_marker() -> None:
     assert complaints(sources() - {"ctcguard/py.typed"}) == ["missing: ctcguard/py.typed"]
 

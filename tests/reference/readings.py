@@ -28,6 +28,7 @@ def readings(
         "blank_labels": [sum(label == blank for label in row) for row in labels],
         "blanks_before_label": [sum(a == blank != b for a, b in itertools.pairwise(row)) for row in labels],
         "adjacent_repeats": [repeats(row) for row in labels],
+        "blank_count": sum(label == blank for row in labels for label in row),
         "label_max": max([-1, *(label for row in labels for label in row)]),
         "label_min": min([0, *(label for row in labels for label in row)]),
         "score_max": [highest([x for frame in rows for x in frame]) for rows in valid],

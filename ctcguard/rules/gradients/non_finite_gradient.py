@@ -97,6 +97,7 @@ class NonFiniteGradient(Rule):
     causes = ("loss", "padded-frames", "masking", "backward")
     explains = ()
     aftermath = ("CTC401", "CTC402", "CTC403", "CTC501", "CTC502", "CTC503", "CTC504", "CTC507", "CTC601", "CTC604")
+    shared = True
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when the largest gradient is NaN or infinite."""

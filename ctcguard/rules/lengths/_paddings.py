@@ -15,7 +15,7 @@ ALL_PADDING = "every {item} of the batch is marked as padding: paddings are 1.0 
 
 
 class Misplaced(NamedTuple):
-    """Rows with padding before an item, and what that is."""
+    """Rows with padding before an item, and what that is; where paddings are inverted, rows of padding only, too."""
 
     slug: str
     evidence: str
@@ -40,9 +40,10 @@ def misplaced_frames(readings: Readings) -> Misplaced | None:
         evidence = f"{seen}, the longest has none: padded on the left, which this loss allows"
         return Misplaced("not-right-padded", evidence, right, rows, Severity.INFORMATION)
     invert = INVERT.format(item="a frame")
-    if (lengths == 0).any():
+    empty = np.flatnonzero(lengths == 0)
+    if empty.size:
         evidence = f"{seen}, and the longest would be padding only"
-        return Misplaced("inverted-paddings", evidence, invert, rows, Severity.ERROR)
+        return Misplaced("inverted-paddings", evidence, invert, np.concatenate([rows, empty]), Severity.ERROR)
     return Misplaced(
         "inverted-paddings", f"{seen}; if you pad on the left, ignore this", invert, rows, Severity.WARNING
     )
@@ -53,7 +54,9 @@ def misplaced_labels(readings: Readings) -> Misplaced | None:
     rows = _rows(readings, "labels")
     lengths, invert = readings.column("target_lengths"), INVERT.format(item="a label")
     if rows.size == 0:
-        hidden = np.flatnonzero(readings.get("padded_label_span", np.zeros(1)) > 0)
+        if "padded_label_span" not in readings:
+            return None
+        hidden = np.flatnonzero(readings.column("padded_label_span") > 0)
         if hidden.size == 0 or not (lengths == 0).all():
             return None
         evidence = f"no label is left, but what is marked as padding differs in {hidden.size} utterances"
@@ -68,5 +71,8 @@ def misplaced_labels(readings: Readings) -> Misplaced | None:
 
 def _rows(readings: Readings, items: str) -> HostArray:
     """The worst first."""
-    counts = readings.get(f"padded_first_{items}", np.zeros(1))
+    name = f"padded_first_{items}"
+    if name not in readings:
+        return np.zeros(0, dtype=int)
+    counts = readings.column(name)
     return np.argsort(-counts, kind="stable")[: int(np.sum(~(counts == 0)))]

@@ -7,7 +7,16 @@ from pydantic import Field
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
-from ctcguard.rules.lengths._units import Cause, Enough, multiple, relative, repeated_share, repeated_subsampling
+from ctcguard.rules.lengths._paddings import misplaced_frames
+from ctcguard.rules.lengths._units import (
+    JITTER_FRACTION,
+    Cause,
+    Enough,
+    multiple,
+    relative,
+    repeated_share,
+    repeated_subsampling,
+)
 
 
 class InputLengthInWrongUnits(Rule):
@@ -54,7 +63,8 @@ class InputLengthInWrongUnits(Rule):
 
     The last two causes are warnings and need the history of a training: `diagnose` does not see them, and with one
     static width, or lengths that do not grow with it (correlation below 0.9), they cannot be told from padding. Stays
-    silent when lengths are wrong by another factor, or no number (CTC302).
+    silent when lengths are wrong by another factor, or no number, or made of paddings that do not stand at the end
+    (CTC302).
 
     ## Example
 
@@ -92,6 +102,9 @@ class InputLengthInWrongUnits(Rule):
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when the lengths are a fixed multiple or fraction of the time axis."""
+        # Paddings made of lengths stand at the end, whatever the lengths count: others are no matter of units.
+        if misplaced_frames(readings) is not None:
+            return None
         cause = self._of_this_call(readings) or self._of_the_history(readings)
         if cause is None:
             return None
@@ -117,6 +130,11 @@ class InputLengthInWrongUnits(Rule):
         history = readings.get("length_history", ())
         if len(history) < self.history_calls:
             return None
+        frames, longest = history[-1]
+        if longest > max(
+            frames / 2 + self.tolerance_frames, 1 + (1 + JITTER_FRACTION) * self.seconds_fraction * frames
+        ):
+            return None  # neither would be said of this call alone
         enough = Enough(self.min_frames, self.history_calls, self.history_widths)
         twice = repeated_subsampling(history, self.tolerance_frames, enough)
         return twice or repeated_share(history, self.seconds_fraction, enough)

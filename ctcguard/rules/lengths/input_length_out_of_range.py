@@ -122,16 +122,17 @@ class InputLengthOutOfRange(Rule):
 
     def _misplaced(self, readings: Readings, found: Misplaced) -> Finding:
         counts, frames = readings.column("padded_first_frames"), readings["frames"]
+        lengths, misplaced = readings.column("input_lengths"), int(np.sum(~(counts == 0)))
         return self.finding(
             readings,
             cause=found.slug,
             evidence=found.evidence,
             message=f"padding must stand at the end of the {frames:.0f} frames, but frames follow after it "
-            f"in {found.rows.size} of {counts.size} utterances",
+            f"in {misplaced} of {counts.size} utterances",
             fix=found.fix,
-            numbers={"frames": frames, "padded_first_frames": float(counts.sum()), "utterances": found.rows.size},
+            numbers={"frames": frames, "padded_first_frames": float(counts.sum()), "utterances": misplaced},
             affected=found.rows,
-            note=lambda i: f"{counts[i]:.0f} padded frames before others",
+            note=lambda i: "padding only" if lengths[i] == 0 else f"{counts[i]:.0f} padded frames before others",
             severity=found.severity,
         )
 

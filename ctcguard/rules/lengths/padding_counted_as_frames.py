@@ -75,16 +75,14 @@ class PaddingCountedAsFrames(Rule):
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when all lengths are the padded width and tails of different lengths repeat one frame."""
-        lengths, frames, tails = readings.column("input_lengths"), readings["frames"], readings.column("tail_frames")
+        lengths, frames = readings.column("input_lengths"), readings["frames"]
+        if len(lengths) < self.min_batch or readings.lowest("input_lengths") != frames:
+            return None
+        tails = readings.column("tail_frames")
         padding = np.maximum(tails - 1, 0)
         share = float(padding.sum()) / max(1, frames * len(lengths))
         differ = len(np.unique(tails)) >= min(3, len(tails))
-        if (
-            len(lengths) < self.min_batch
-            or not (lengths == frames).all()
-            or not differ
-            or share < self.padding_fraction
-        ):
+        if not (lengths == frames).all() or not differ or share < self.padding_fraction:
             return None
         return self.finding(
             readings,

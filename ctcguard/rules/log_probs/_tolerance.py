@@ -28,6 +28,10 @@ class ToleranceRule(Rule):
         1e-2, ge=0, description="up to here it is information only: log(softmax(x) + eps) with a usual eps"
     )
 
+    def lowest_limit(self) -> float:
+        """The lowest limit of all: what is below it, as usual, need not be told which is its own."""
+        return min(self.float32_nats, self.float16_nats, self.bfloat16_nats)
+
     def limit(self, readings: Readings) -> Limit:
         """The limit for these readings: values that all fit into half precision came from there, whatever they are."""
         dtype = str(readings["softmax_dtype"])

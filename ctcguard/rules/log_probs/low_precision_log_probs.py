@@ -104,11 +104,14 @@ class LowPrecisionLogProbs(ToleranceRule):
     def check(self, readings: Readings) -> Finding | None:
         """Fires when the noise of half precision exceeds the loss; what is no number belongs to CTC403 and CTC502."""
         losses, logits = readings.column("losses"), readings["expects"] == "logits"
+        if not logits and readings.highest("input_lengths") * _deviation(readings) <= self.least_nats:
+            return None
         dtype = str(readings["dtype"]) if logits else self.limit(readings).dtype
         if dtype not in ROUNDING_NATS or not np.isfinite(losses).any():
             return None
         loss, frames = np.median(losses[np.isfinite(losses)]), float(np.median(readings.column("input_lengths")))
-        each = ROUNDING_NATS[dtype] if logits else self._deviation(readings)
+        each = ROUNDING_NATS[dtype] if logits else _deviation(readings)
+        each = each if logits or each <= self.limit(readings).nats else 0.0  # more than rounding
         if not frames * each > max(self.share * loss, self.least_nats):
             return None
         cause, fix = "softmax-in-half", "run the softmax in float32: log_softmax(x, -1, dtype=torch.float32)"
@@ -125,10 +128,10 @@ class LowPrecisionLogProbs(ToleranceRule):
             severity=Severity.WARNING if str(readings.get("source", "")).startswith("optax.") else None,
         )
 
-    def _deviation(self, readings: Readings) -> float:
-        """How far the classes of a frame are from a sum of 1, at most, in nats; 0 where that is more than rounding."""
-        worst = float(np.max(np.abs([readings["logsumexp_min"], readings["logsumexp_max"]])))
-        return worst if worst <= self.limit(readings).nats else 0.0
+
+def _deviation(readings: Readings) -> float:
+    """How far the classes of a frame are from a sum of 1, at most, in nats."""
+    return float(max(abs(readings["logsumexp_min"]), abs(readings["logsumexp_max"])))
 
 
 def _evidence(readings: Readings, dtype: str, logits: bool) -> str:

@@ -83,6 +83,8 @@ class PositiveLogProb(ToleranceRule):
         """Fires when the largest value of a valid frame is above the limit."""
         if readings["expects"] != "log_probs":
             return self._forward(readings) if "forward_max" in readings else None
+        if readings.highest("score_max") <= self.lowest_limit():
+            return None
         largest, limit = readings.column("score_max"), self.limit(readings)
         healthy = largest <= limit.nats
         if healthy.all():

@@ -87,13 +87,12 @@ class ProbabilitiesAsLogits(ToleranceRule):
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when all sampled logits are probabilities that sum to 1; NaN is left to CTC403."""
-        twice = readings["provenance"].softmax_twice()
-        if readings["expects"] == "log_probs" and twice:
-            return self._twice(readings)
+        if readings["expects"] != "logits":
+            return self._twice(readings) if readings["provenance"].softmax_twice() else None
         low, high, error = (readings[name] for name in ("sample_min", "sample_max", "row_sum_error"))
         limit = self.limit(readings)
         probabilities = 0 <= low <= high <= 1 + limit.nats and error <= limit.nats
-        if readings["expects"] != "logits" or not probabilities:
+        if not probabilities:
             return None
         loss = readings.get("source") or "the loss"
         provenance: Provenance = readings["provenance"]

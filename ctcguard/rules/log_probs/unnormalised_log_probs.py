@@ -108,6 +108,8 @@ class UnnormalisedLogProbs(ToleranceRule):
             return None
         low, high = readings["logsumexp_min"], readings["logsumexp_max"]
         worst = high if abs(high) >= abs(low) or np.isnan(high) else low
+        if abs(worst) <= self.lowest_limit():
+            return None
         limit = self.limit(readings)
         if abs(worst) <= limit.nats:
             return None

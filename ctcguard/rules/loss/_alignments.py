@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from math import lgamma
-
 import numpy as np
 
 from ctcguard._array import HostArray
+from ctcguard.baselines import ln_factorial
 from ctcguard.readings import Readings
 
 
@@ -37,9 +36,7 @@ def least_loss(readings: Readings, utterances: HostArray) -> HostArray:
     """
     names = ("input_lengths", "target_lengths", "adjacent_repeats")
     frames, labels, repeats = (readings.column(name)[utterances] for name in names)
-    count = [_ln_binomial(n, k) for n, k in zip(frames + labels - repeats, 2 * labels, strict=True)]
-    return -readings.column("frame_max_sum")[utterances] - np.asarray(count, dtype=np.float64)
-
-
-def _ln_binomial(n: float, k: float) -> float:
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+    n, k = frames + labels - repeats, 2 * labels
+    ln_count = ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
+    least: HostArray = -readings.column("frame_max_sum")[utterances] - ln_count
+    return least

@@ -101,11 +101,16 @@ class ImplausibleLoss(Rule):
     def check(self, readings: Readings) -> Finding | None:
         """Fires when a finite loss of a sound utterance lies outside its bounds; NaN belongs to CTC502."""
         losses, best = readings.column("losses"), readings.column("frame_max_sum")
-        half = str(readings.get("dtype")) in ("bfloat16", "float16")
-        judged = np.flatnonzero(sound(readings) & np.isfinite(losses) & np.isfinite(best) & (not half))
+        if str(readings.get("dtype")) in ("bfloat16", "float16"):
+            return None
+        judged = np.flatnonzero(sound(readings) & np.isfinite(losses) & np.isfinite(best))
+        low, given = least_loss(readings, judged), losses[judged]
+        if ((low <= given) & (given <= -best[judged])).all():  # no alignment costs less than the best path
+            return None
         cost = readings.column("alignment_cost")[judged]
-        low = least_loss(readings, judged)
         high = np.where(np.isfinite(cost), cost, np.inf)
+        if ((low <= given) & (given <= high)).all():
+            return None
         beyond = np.maximum(
             low - losses[judged] - self._slack(readings, judged, best[judged]),
             losses[judged] - high - self._slack(readings, judged, np.where(np.isfinite(cost), cost, 0)),

@@ -110,6 +110,8 @@ class MaskedLoss(Rule):
 
     def _masked_class(self, readings: Readings, losses: np.ndarray) -> Finding | None:
         """Frames enough, and yet optax's constant for ln 0: a class that is masked out, and that a label needs."""
+        if readings.highest("losses") < CONSTANT_NATS:
+            return None
         lowest = readings.get("sample_min", 0.0)
         hidden = np.flatnonzero(np.isfinite(losses) & (losses >= CONSTANT_NATS))
         if not lowest <= -CONSTANT_NATS or readings.get("expects") != "logits" or not hidden.size:

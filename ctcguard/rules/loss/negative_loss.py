@@ -88,6 +88,8 @@ class NegativeLoss(Rule):
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when a loss is a number below the rounding band; NaN and −inf belong to CTC502."""
+        if readings.lowest("losses") >= 0:
+            return None
         losses = readings.column("losses")
         frames = np.asarray(readings.get("input_lengths", np.full(losses.shape, readings["frames"])))
         allowed = self.band_nats * np.maximum(1, frames / 1000) + frames * self._excess(readings)

@@ -18,20 +18,22 @@ class EmptyTarget(Rule):
     ## Why is this bad?
 
     One silent clip is legitimate: its loss is -Σ ln p(blank). But torch's `mean` divides each loss by its number of
-    labels, and this one by 1: a single silent clip can carry half of the batch's loss. When all targets are empty,
-    texts got lost on their way (wrong letter case, a filter, a wrong alphabet), and training learns to say nothing.
+    labels, and this one by 1: a single silent clip can carry half of the batch's loss. When no target of the run has a
+    label, texts got lost on their way (wrong letter case, a filter, a wrong alphabet), and training learns to say
+    nothing.
 
     ## In optax
 
     optax returns a loss for each utterance and divides none by its labels: in their mean a silent clip (all of its
     `label_paddings` are 1) counts as any other. On logits of zeros (10 frames, 5 classes) it costs 16.09 nats, three
     labels 8.65. `guard_step` says `silence` or `all-empty`, without the share of the loss; labels that stand under the
-    paddings of a whole batch are CTC303.
+    paddings of a whole batch are CTC303, at the first of them.
 
     ## Likely causes
 
     - `silence`: single utterances: silence, noise, or a transcript that became empty when it was cleaned.
-    - `all-empty`: the whole batch, of `all_empty_utterances` or more: the transcripts never reached the loss.
+    - `all-empty`: no utterance of the run had a label so far, and there were `all_empty_utterances` or more: the
+      transcripts never reached the loss.
 
     ## How to fix
 
@@ -41,13 +43,15 @@ class EmptyTarget(Rule):
 
     ## Thresholds
 
-    - `all_empty_utterances` (utterances, 4): a batch of at least so many, all of them empty, is an error. With a tenth
-      of silent clips that comes by chance once in 10,000 batches of 4, and in 100 million of 8.
+    - `all_empty_utterances` (utterances, 64): so many from the start of the run on, all of them empty, are an error. In
+      data for a wake word nine clips of ten may be background: 64 of them in a row come once in 850 runs.
 
     ## Known problems
 
-    Batches sorted by the length of the transcript can hold nothing but silence: raise the threshold there. In smaller
-    batches lost texts stay information only.
+    The run so far is looked at in its first call and in every sixteenth: with batches of 4 lost texts are an error
+    after 16 calls, and information until then. They stay information when they are lost later in a run, until 1,024
+    calls had none. Data sorted by the length of the transcript may begin with nothing but silence: raise the threshold
+    there.
 
     ## Example
 
@@ -78,10 +82,12 @@ class EmptyTarget(Rule):
     causes = ("silence", "all-empty")
     explains = ()
 
-    all_empty_utterances: int = Field(default=4, ge=1, description="batch size from which all empty is an error")
+    all_empty_utterances: int = Field(default=64, ge=1, description="utterances of a run that are not all silence")
 
     def check(self, readings: Readings) -> Finding | None:
         """Fires when an utterance has no label."""
+        if readings.lowest("target_lengths") > 0:
+            return None
         lengths = readings.column("target_lengths")
         healthy = (lengths > 0) | (lengths < 0)  # negative ones are CTC303's
         if healthy.all():
@@ -89,7 +95,8 @@ class EmptyTarget(Rule):
         empty = np.flatnonzero(~healthy)
         share = self._loss_share(readings, empty)
         weight = "" if share is None else f"; they carry {share:.0%} of the batch's mean loss"
-        all_empty = len(empty) == len(lengths) >= self.all_empty_utterances
+        seen = self._seen(readings) if len(empty) == len(lengths) else 0
+        all_empty = seen >= self.all_empty_utterances
         fix = "nothing, if they are silence; else drop them"
         if share is not None:
             fix += ', or use reduction="sum", divided by the number of labels of the batch'
@@ -98,7 +105,7 @@ class EmptyTarget(Rule):
         return self.finding(
             readings,
             cause="all-empty" if all_empty else "silence",
-            evidence="no transcript of the batch reached the loss"
+            evidence=f"no transcript has reached the loss so far, in {seen} utterances"
             if all_empty
             else "single utterances without a label",
             message=f"{len(empty)} of {len(lengths)} utterances have an empty target{weight}",
@@ -108,6 +115,14 @@ class EmptyTarget(Rule):
             note=lambda i: f"{lengths[i]:.0f} labels",
             severity=Severity.ERROR if all_empty else None,
         )
+
+    def _seen(self, readings: Readings) -> int:
+        """Utterances since the start of the run, if none had a label; 0 if one had, or where that is not known."""
+        batch = len(readings.column("target_lengths"))
+        if "history" in readings:
+            labels = readings["history"]["labels"]
+            return batch * len(labels) if (labels == 0).all() else 0
+        return batch if len(readings.get("length_history", ())) <= 1 else 0
 
     def _loss_share(self, readings: Readings, empty: np.ndarray) -> float | None:
         """Their share of a mean over utterances of loss / labels; None when it is not such a mean."""

@@ -46,15 +46,16 @@ class PaddingCountedAsLabels(Rule):
 
     - `min_room` (labels, 4): a narrower buffer says nothing.
     - `long_run_fraction` (share of the buffer, 0.5): the median run from which one batch of a static width is enough.
-    - `chance_labels` (labels, 10): so many labels that equal the one before them, in all the runs together, are no
-      chance.
+    - `chance_labels` (labels, 10): so many labels of the runs, beyond the shortest of these, are no chance, if they are
+      one for each target or more. The shortest may be an ending that all codes have: prices in thousands end in 000.
     - `history_calls` (training calls, 16) and `history_rooms` (widths, 3): else so many calls, of so many different
       widths, must all look so.
 
     ## Known problems
 
     Codes of one fixed length that often end in a zero look the same for one call: without a vocabulary that names the
-    padding it takes runs of half the buffer, or batches of different widths. Silent for concatenated targets.
+    padding it takes runs of half the buffer that differ widely, or batches of different widths. Silent for concatenated
+    targets.
 
     ## Example
 
@@ -94,7 +95,9 @@ class PaddingCountedAsLabels(Rule):
         """Fires when all targets fill the buffer and end in runs of one label that differ in length."""
         lengths, room = readings.column("target_lengths"), int(readings["transcript_room"])
         last, runs = readings.column("last_label"), readings.column("tail_run")
-        if len(lengths) < 2 or room < self.min_room or not (lengths == room).all():
+        if not readings.lowest("target_lengths") == readings.highest("target_lengths") == room >= self.min_room:
+            return None
+        if len(lengths) < 2:
             return None
         label = int(max(last.tolist(), key=last.tolist().count))
         runs = np.where(last == label, runs, 0.0)  # the longest transcript of a batch has no padding
@@ -126,8 +129,10 @@ class PaddingCountedAsLabels(Rule):
 
     def _certain(self, readings: Readings, runs: np.ndarray, room: int) -> bool:
         """Whether it is no code of one fixed length that happens to end alike."""
-        alike = np.maximum(runs - 1, 0).sum()
-        if float(np.median(runs)) >= self.long_run_fraction * room and alike >= self.chance_labels:
+        ends_alike = runs[runs > 0]
+        beyond = float((ends_alike - ends_alike.min()).sum())
+        no_chance = beyond >= max(self.chance_labels, len(ends_alike))
+        if no_chance and float(np.median(runs)) >= self.long_run_fraction * room:
             return True
         history = readings.get("history")
         if history is None:

@@ -47,8 +47,8 @@ class LossyRoundTrip(Rule):
     ## Known problems
 
     An error when nothing at all comes back. Looks at up to 64 texts of the training data set, if it is one of
-    `datasets` with a column of texts, or a list; else
-    only at a word made of the vocabulary's own letters. Says nothing of a tokenizer that cannot be called with a text.
+    `datasets` with one column of texts, or a list; else, and where there are two such columns, only at a word made of
+    the vocabulary's own letters. Says nothing of a tokenizer that cannot be called with a text.
 
     ## Example
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from ctcguard._array import HostArray
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
 from ctcguard.rules.vocabulary._blank import is_space
 from ctcguard.rules.vocabulary._head import quoted
 from ctcguard.vocabulary import Vocabulary
+
+STANDARD_ERRORS = 3.0
+"""Of a mean, above the limit: with seven unknown labels in a hundred every other run had a batch of more than ten."""
 
 
 class UnknownFlood(Rule):
@@ -45,10 +49,10 @@ class UnknownFlood(Rule):
     ## Thresholds
 
     - `error_fraction` (share of the labels, 0.5): from here on nothing can be learned.
-    - `warning_fraction` (share of the labels, 0.1): in a batch of ten times `min_labels`, or over `history_calls`
-      training calls.
+    - `warning_fraction` (share of the labels, 0.1): of the utterances of a batch of ten times `min_labels`, or of the
+      training calls so far, by three standard errors more than that.
     - `min_labels` (labels, 20): fewer in a batch say nothing.
-    - `history_calls` (training calls, 16)
+    - `history_calls` (training calls, or utterances of one batch, 16): fewer have no mean to speak of.
 
     ## Known problems
 
@@ -103,11 +107,13 @@ class UnknownFlood(Rule):
         total = float(lengths.sum())
         share = float(unknown.sum()) / total if total else 0.0
         flood = share >= self.error_fraction and total >= self.min_labels
-        lasting = share if total >= 10 * self.min_labels else self._lasting(readings)
-        if not flood and not lasting >= self.warning_fraction:
+        here = unknown[lengths > 0] / lengths[lengths > 0] if total >= 10 * self.min_labels else np.zeros(0)
+        so_far = readings.get("history", {}).get("unknown_fraction", np.zeros(0))
+        lasting = [shares for shares in (here, so_far) if self._clearly_many(shares)]
+        if not flood and not lasting:
             return None
         cause, evidence, fix = self._cause(readings, share)
-        measured = f"{share if flood else lasting:.0%} of the labels"
+        measured = f"{share if flood else np.nanmean(lasting[0]):.0%} of the labels"
         wrong = np.flatnonzero(unknown > 0)
         return self.finding(
             readings,
@@ -122,11 +128,13 @@ class UnknownFlood(Rule):
             severity=None if flood else Severity.WARNING,
         )
 
-    def _lasting(self, readings: Readings) -> float:
-        """The share over the latest calls; NaN when there were too few."""
-        shares = readings.get("history", {}).get("unknown_fraction", np.zeros(0))
-        shares = shares[~np.isnan(shares)][-self.history_calls :]
-        return float(shares.mean()) if len(shares) >= self.history_calls else float("nan")
+    def _clearly_many(self, shares: HostArray) -> bool:
+        """Whether the mean of some shares is above the limit, and not by chance; NaN is none."""
+        shares = shares[~np.isnan(shares)]
+        if len(shares) < self.history_calls:
+            return False
+        error = float(shares.std(ddof=1) / np.sqrt(len(shares)))
+        return float(shares.mean()) >= self.warning_fraction + STANDARD_ERRORS * error
 
     def _cause(self, readings: Readings, share: float) -> tuple[str, str, str]:
         vocabulary: Vocabulary = readings["vocabulary"]

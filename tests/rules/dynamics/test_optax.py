@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from ctcguard import guard_step
-from ctcguard.baselines import Baselines
+from ctcguard.baselines import baselines
 from ctcguard.rules import rule_named
 from tests.reference.ctc import repeats
 from tests.rules.dynamics.runs import PATIENCE, roots
@@ -70,7 +70,7 @@ def says(code: str, *texts: str) -> None:
 
 def closed_forms(labels: list[int], frames: int) -> tuple[float, float]:
     lengths = np.asarray([[frames], [len(labels)], [repeats(labels)]])
-    uniform, constant = Baselines().losses(lengths, CLASSES, max(labels))
+    uniform, constant = baselines(lengths, CLASSES, max(labels))
     return float(uniform[0]), float(constant[0])
 
 

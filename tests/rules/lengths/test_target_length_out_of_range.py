@@ -86,7 +86,7 @@ def test_counted_padding_is_its_symptom() -> None:
 
 
 def of_paddings(*rows: str, labels: str = "1234") -> Finding | None:
-    """For a loss that takes paddings: 1 where a label is padding, a string for each utterance; the labels are the same."""
+    """For a loss that takes paddings: 1 where a label is padding, one string for each utterance."""
     paddings = np.asarray([[float(mark) for mark in row] for row in rows])
     batch, room = paddings.shape
     targets = np.tile([int(label) for label in labels], (batch, 1))

@@ -23,6 +23,7 @@ SAME, LENGTHS = np.full(20, 5.0), np.arange(20) % 4 + 50.0
     [
         (np.arange(20.0), LENGTHS),
         (SAME, np.full(20, 50.0)),  # one utterance, overfitted on purpose, or one fixed width
+        (SAME, np.arange(20) % 3 + 50.0),  # the same at three speeds
         (SAME[:10], LENGTHS[:10]),
         (np.where(np.arange(20) == 15, 6.0, SAME), LENGTHS),
         (np.where(np.arange(20) == 15, np.nan, SAME), LENGTHS),  # one call with several transcripts

@@ -14,7 +14,9 @@ from ctcguard.readings import Readings
 from ctcguard.rules.targets.padding_counted_as_labels import PaddingCountedAsLabels
 
 SYMBOLS = ["<blank>", *"abcd", "<pad>"]
-PADDED = [[1, 2, 3, 5, 5, 5, 5, 5], [4, 1, 5, 5, 5, 5, 5, 5], [2, 3, 4, 1, 5, 5, 5, 5]]
+PADDED = [[1, 2, 3, 5, 5, 5, 5, 5], [4, 1, 5, 5, 5, 5, 5, 5], [2, 3, 4, 1, 5, 5, 5, 5]] + [[3, 5, 5, 5, 5, 5, 5, 5]] * 3
+PRICES = [[1, 2, 3, 4, 4, 4], [2, 1, 4, 4, 4, 4], [3, 4, 4, 4, 4, 4], [1, 1, 1, 4, 4, 4]] * 3
+"""In thousands; one in four is a multiple of 10,000, one of 100,000."""
 
 
 def found(targets: list[list[int]], lengths: list[int] | None = None, vocabulary: Any = SYMBOLS) -> Finding | None:
@@ -28,12 +30,14 @@ def found(targets: list[list[int]], lengths: list[int] | None = None, vocabulary
 @pytest.mark.parametrize(
     ("targets", "lengths", "vocabulary"),
     [
-        (PADDED, [3, 2, 4], SYMBOLS),
+        (PADDED, [3, 2, 4, 1, 1, 1], SYMBOLS),
         (PADDED[:1], None, SYMBOLS),  # one utterance
         ([[1, 2, 3], [2, 5, 5]], None, SYMBOLS),  # three labels
         ([[1, 2, 3, 4], [1, 2, 3, 4], [2, 5, 5, 5]], None, SYMBOLS),  # not all end alike
         ([[1, 2, 5, 5, 5], [2, 1, 5, 5, 5]], None, None),  # runs of one length: a suffix
         ([[1, 2, 4, 3, 4, 1], [2, 1, 4, 1, 1, 1]], None, None),  # codes that end in zeros
+        (PRICES, None, None),
+        (PRICES * 8, None, None),
         ([[1, 2, 0, 0, 0, 0], [2, 1, 3, 0, 0, 0]], None, SYMBOLS),  # the blank: CTC203
         ([[1, 2, 9, 9, 9, 9], [2, 1, 3, 9, 9, 9]], None, None),  # beyond the head: CTC201
     ],
@@ -49,7 +53,7 @@ def test_causes(vocabulary: Any, cause: str) -> None:
     assert (finding.cause, finding.severity) == (cause, "error")
     assert "(targets != 5).sum(-1)" in finding.fix
     assert "all of them are 8, the width of the buffer" in finding.message
-    assert finding.utterances[0].index == 1
+    assert finding.utterances[0].index == 3
 
 
 def with_history(rooms: list[float], spread: float = 2.0, label: float = 4.0) -> Readings:

@@ -123,6 +123,7 @@ class OfADisk:
         ([{"text": str(i)} for i in range(200)], tuple(map(str, range(TEXTS)))),
         (OfADisk(), ()),
         (None, ()),
+        ([{"text": "no. 12", "normalized_text": "number twelve"}], ()),  # nobody knows which the labels are made of
     ],
 )
 def test_texts_of_a_data_set(dataset: Any, texts: tuple[str, ...]) -> None:

@@ -89,6 +89,28 @@ def test_a_share_that_lasts_is_a_warning(share: float, calls: int, fires: bool) 
     assert finding is None or "20% of the labels" in finding.message
 
 
+@pytest.mark.parametrize(("often", "fires"), [(9, False), (10, True)])
+def test_a_share_is_above_the_limit_by_three_standard_errors(often: int, fires: bool) -> None:
+    """Of 16 calls, half of the labels in so many of them: 28% and 31% of all, ±6%."""
+    shares = np.asarray([0.5] * often + [0.0] * (16 - often))
+    readings = Readings({**history(0.0, 16), "history": {"unknown_fraction": shares}})
+    assert (UnknownFlood().check(readings) is not None) is fires
+
+
+@pytest.mark.parametrize("utterances", [15, 16, 200])
+def test_rare_symbols_in_batches_of_any_size(utterances: int) -> None:
+    """Seven labels in a hundred: more than a tenth of a batch, now and then."""
+    random = np.random.default_rng(0)
+    past: list[float] = []
+    for call in range(1, 200):
+        unknown = random.binomial(14, 0.07, utterances).astype(float)
+        columns = {f"unknown_{name}": unknown for name in ("labels", "runs", "first", "last")}
+        past.append(float(unknown.mean()) / 14)
+        known = {"vocabulary": Vocabulary.of(UPPER), "target_lengths": np.full(utterances, 14.0)}
+        known |= {"history": {"unknown_fraction": np.asarray(past)}} if call % 16 == 0 else {}
+        assert UnknownFlood().check(Readings({**columns, **known})) is None
+
+
 def test_a_missing_space_in_a_large_batch() -> None:
     assert found([[2, 3, 1, 4, 5, 6, 1, 7, 8]] * 20, NO_SPACE) is None
     finding = found([[2, 3, 1, 4, 5, 6, 1, 7, 8]] * 24, NO_SPACE)

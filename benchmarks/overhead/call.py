@@ -1,0 +1,147 @@
+"""What guarding one call of ``torch.ctc_loss`` costs, against the loss's own forward and backward.
+
+    python benchmarks/overhead/call.py --rounds 64 --out benchmarks/overhead/call
+
+Every round computes the same loss twice, in an order of its own: unguarded, and under a guard with all rules on and no
+budget, so that nothing is thinned. All that the guard does at a call is counted: what it adds to the forward pass (the
+backward pass is torch's own in both), divided by forward and backward of the unguarded one of the same round. The share
+is the median over rounds, with a 95% bootstrap interval. It is processor time on one thread: waiting for others is not
+counted, but the caches that they empty are. After its first calls the guard looks at one call in 8 in full: those are
+listed apart ("in a look"), and the mean counts all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody writes it
+from ratios import in_turns, machine, median_with_interval
+
+from ctcguard import watch
+from ctcguard.clock import ALWAYS_CALLS
+from ctcguard.depth import LOOK_CALLS
+
+SIZES = ((16, 100, 32), (16, 500, 32), (32, 1500, 32), (32, 400, 1024), (16, 750, 5000))
+DTYPES = (torch.float32, torch.bfloat16)
+FRAMES_PER_LABEL = 8
+
+
+class Call:
+    """One loss on a batch as trainers make it: a head in that dtype, the softmax and the loss in float32.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Utterances, frames and classes. Input lengths are 70% of the frames or more.
+    dtype : torch.dtype
+        Of the head.
+    """
+
+    def __init__(self, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+        utterances, frames, classes = size
+        random = torch.Generator().manual_seed(0)
+        room = frames // FRAMES_PER_LABEL
+        self.logits = torch.randn(size, generator=random).to(dtype).requires_grad_()
+        self.targets = torch.randint(1, classes, (utterances, room), generator=random)
+        self.input_lengths = torch.randint(int(0.7 * frames), frames + 1, (utterances,), generator=random)
+        self.target_lengths = torch.randint(room // 2, room + 1, (utterances,), generator=random)
+
+    def timed(self) -> tuple[float, float]:
+        """Seconds of forward and of backward."""
+        log_probs = self.logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
+        started = time.process_time()
+        loss = F.ctc_loss(log_probs, self.targets, self.input_lengths, self.target_lengths)
+        between = time.process_time()
+        torch.autograd.grad(loss, log_probs)
+        return between - started, time.process_time() - between
+
+
+def measured(size: tuple[int, int, int], dtype: torch.dtype, rounds: int) -> dict[str, Any]:
+    """One row of the table."""
+    call, original = Call(size, dtype), torch.ctc_loss
+    plain: list[tuple[float, float]] = []
+    guarded: list[float] = []
+    looked: list[bool] = []
+    with watch(sinks=(), budget=None) as watching:
+        guard, seam = watching.guard, torch.ctc_loss
+
+        def unguarded() -> float:
+            torch.ctc_loss = original
+            plain.append(call.timed())
+            return sum(plain[-1])
+
+        def under_guard() -> float:
+            torch.ctc_loss = seam
+            guarded.append(call.timed()[0])
+            guard.at_step(guard.step + 1)
+            looked.append(guard.calls % LOOK_CALLS == 0)
+            return guarded[-1]
+
+        under_guard(), unguarded()
+        guard.calls = ALWAYS_CALLS
+        plain.clear(), guarded.clear(), looked.clear()
+        in_turns({"unguarded": unguarded, "guarded": under_guard}, rounds)
+        torch.ctc_loss = seam
+        assert guard.findings == [], guard.findings
+    added = [with_guard - forward for with_guard, (forward, _) in zip(guarded, plain, strict=True)]
+    shares = [extra / sum(own) for extra, own in zip(added, plain, strict=True)]
+    looks = [share for share, look in zip(shares, looked, strict=True) if look]
+    return {
+        "size": "×".join(map(str, size)),
+        "dtype": str(dtype).removeprefix("torch."),
+        "loss_ms": 1e3 * median_with_interval([sum(own) for own in plain])["median"],
+        "guard_ms": 1e3 * median_with_interval(added)["median"],
+        "share": median_with_interval(shares),
+        "look_share": median_with_interval(looks)["median"],
+        "mean_share": sum(shares) / len(shares),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| batch × frames × classes | head | loss, ms | guard, ms | share | 95% interval | in a look | mean |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        share = row["share"]
+        cells = [row["size"], row["dtype"], f"{row['loss_ms']:.1f}", f"{row['guard_ms']:.2f}", f"{share['median']:.2%}"]
+        cells += [
+            f"{share['least']:.2%} to {share['most']:.2%}",
+            f"{row['look_share']:.2%}",
+            f"{row['mean_share']:.2%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=64, help="one guarded and one unguarded call in every round")
+    parser.add_argument("--sizes", nargs="*", default=["×".join(map(str, size)) for size in SIZES])
+    parser.add_argument("--out", type=Path, default=None, help="write OUT.json and OUT.md too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    before = machine()
+    wanted = [size for size in SIZES if "×".join(map(str, size)) in options.sizes]
+    rows: list[dict[str, Any]] = []
+    for size in wanted:
+        for dtype in DTYPES:
+            rows.append(measured(size, dtype, max(LOOK_CALLS, options.rounds)))
+            print(table(rows).splitlines()[-1], flush=True)
+    if options.out:
+        about = {"rounds": options.rounds, "load_before": before["load"], **machine(), "torch": torch.__version__}
+        options.out.with_suffix(".json").write_text(json.dumps({"rows": rows, **about}, indent=2) + "\n")
+        command = f"python benchmarks/overhead/call.py --rounds {options.rounds}"
+        loads = f"load {before['load'][0]} to {about['load'][0]}"
+        note = f"`{command}`: {about['machine']}, torch {torch.__version__}, {loads}\n"
+        options.out.with_suffix(".md").write_text(f"{table(rows)}\n{note}")
+
+
+if __name__ == "__main__":
+    main()
