@@ -16,7 +16,6 @@ from ctcguard.rule_pages import rows
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DETECTION = ROOT / "benchmarks" / "detection" / "detection.json"
-CLEAN = ROOT / "benchmarks" / "clean" / "clean.json"
 COLUMNS = 104
 
 
@@ -52,14 +51,6 @@ def detection() -> str:
         cells = (f"{found['noticed']} of {pairs}", f"{found['named']}", f"{found['cries_wolf']}")
         lines.append(f"| {' | '.join((measured['tools'][name]['title'], *cells))} |")
     return "\n".join(lines)
-
-
-def clean() -> str:
-    """The totals of benchmarks/clean/clean.md: false alarms on healthy trainings."""
-    found = json.loads(CLEAN.read_text(encoding="utf-8"))
-    trained = f"{found['runs']} healthy trainings that look suspicious, {found['steps']:,} optimizer steps in all"
-    alarms = f"{found['with_errors']} runs with an error, {found['with_warnings']} with a warning"
-    return f"In {trained}: {alarms} (`{found['command']}`)."
 
 
 def parts(text: str) -> dict[str, str]:

@@ -134,13 +134,17 @@ def main() -> None:
         for dtype in DTYPES:
             rows.append(measured(size, dtype, max(LOOK_CALLS, options.rounds)))
             print(table(rows).splitlines()[-1], flush=True)
-    if options.out:
-        about = {"rounds": options.rounds, "load_before": before["load"], **machine(), "torch": torch.__version__}
-        options.out.with_suffix(".json").write_text(json.dumps({"rows": rows, **about}, indent=2) + "\n")
-        command = f"python benchmarks/overhead/call.py --rounds {options.rounds}"
-        loads = f"load {before['load'][0]} to {about['load'][0]}"
-        note = f"`{command}`: {about['machine']}, torch {torch.__version__}, {loads}\n"
-        options.out.with_suffix(".md").write_text(f"{table(rows)}\n{note}")
+            if options.out:
+                write(options.out, rows, {"rounds": options.rounds, "load_before": before["load"], **machine()})
+
+
+def write(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """The rows so far, as JSON and as Markdown."""
+    path.with_suffix(".json").write_text(json.dumps({"rows": rows, **about}, indent=2) + "\n")
+    loads = f"load {about['load_before'][0]} to {about['load'][0]}"
+    command = f"python benchmarks/overhead/call.py --rounds {about['rounds']}"
+    note = f"`{command}`: {about['machine']}, torch {torch.__version__}, {loads}\n"
+    path.with_suffix(".md").write_text(f"{table(rows)}\n{note}")
 
 
 if __name__ == "__main__":
