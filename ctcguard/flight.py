@@ -157,8 +157,10 @@ class FlightRecorder:
         self._seen |= new
         if case.record:
             return case.record
-        ordered = (f.code for verdict in verdicts(case.findings, case.healthy) for f in verdict.findings())
-        what = next((code for code in ordered if code in new), "")
+        what = ""
+        if new:  # else the verdicts are not needed, and of a step that never ends they are many
+            ordered = (f.code for verdict in verdicts(case.findings, case.healthy) for f in verdict.findings())
+            what = next((code for code in ordered if code in new), "")
         if self._wanted and not what:
             self._requests += 1
             what = f"request{self._requests}"

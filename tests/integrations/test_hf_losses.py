@@ -195,7 +195,8 @@ def test_a_training_in_a_training_that_was_resumed() -> None:
     resumed.train(resume_from_checkpoint="out/checkpoint-1")
     (restored,) = [each for each in resumed.callback_handler.callbacks if isinstance(each, CTCGuard)]
     assert restored.watch is not None
-    assert [(found.code, found.step) for found in restored.watch.verdicts] == [("CTC506", 1)]
+    assert [(found.code, found.step) for found in restored.watch.findings] == [("CTC506", 1)]
+    assert restored.watch.verdicts == []  # said before the checkpoint was written
 
 
 def test_a_method_of_the_users_own_is_put_back() -> None:
