@@ -16,7 +16,7 @@ from ctcguard import CTCVerdictError, watch
 from ctcguard.clock import ALWAYS_CALLS, MEMORY_CALLS, SELDOM_CALLS, Clock, Contained
 from ctcguard.probes import contract
 
-STEP_S = 0.02
+STEP_S = 0.06
 Run = Callable[[float, float, int], Clock]
 
 
