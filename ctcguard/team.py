@@ -10,12 +10,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
 from ctcguard import last_exit
+from ctcguard.background import on_thread
 from ctcguard.errors import CTCVerdictError
 from ctcguard.finding import Finding
 from ctcguard.job import Job
@@ -273,7 +273,7 @@ class Team(Job):
         if self._broken:
             return otherwise
         try:
-            return _on_thread(question).result(DEADLINE_S)
+            return on_thread(question, "ctcguard-store").result(DEADLINE_S)
         except Exception as error:  # noqa: BLE001 - becomes CTC902
             self._fail(error)
             return otherwise
@@ -286,20 +286,3 @@ class Team(Job):
 def _verdict(message: str) -> tuple[int, Verdict]:
     rank, text = json.loads(message)
     return int(rank), from_text(text)
-
-
-def _on_thread(question: Callable[[], Answer]) -> Future[Answer]:
-    """Ask where a store that never answers holds up nothing."""
-    future: Future[Answer] = Future()
-
-    def ask() -> None:
-        try:
-            future.set_result(question())
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the answer
-            future.set_exception(error)
-
-    try:
-        threading.Thread(target=ask, name="ctcguard-store", daemon=True).start()
-    except RuntimeError:  # the interpreter is closing and starts no more threads
-        ask()
-    return future

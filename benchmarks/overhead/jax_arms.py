@@ -84,6 +84,12 @@ def checked(step: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def by_callback(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that cannot be rebuilt, so that readings leave by callback: its loss is inside another function's jit."""
+    inner = jax.jit(step)
+    return lambda *args: inner(*args)  # noqa: PLW0108 - not a jit object
+
+
 def in_flax() -> Iterator[tuple[str, Arm]]:
     """The arms of the Flax step."""
     from ctcguard import guard_step
@@ -97,5 +103,6 @@ def in_flax() -> Iterator[tuple[str, Arm]]:
         "ctcguard, on_error=log",
         arm(running(lambda step: guard_step(jax.jit(step), sinks=(), on_error="log", on_warning="log"))),
     )
+    yield "ctcguard, by callback", arm(running(lambda step: guard_step(by_callback(step), sinks=())))
     yield "jax_debug_nans", arm(running(jax.jit), lambda: jax.debug_nans(True))
     yield "checkify", arm(running(checked))

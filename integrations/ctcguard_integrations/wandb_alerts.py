@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
@@ -13,6 +12,7 @@ from typing import Any
 
 import wandb
 
+from ctcguard.background import on_thread
 from ctcguard.finding import Finding, Severity
 from ctcguard.links import rule_url
 from ctcguard.verdict import Verdict
@@ -26,6 +26,7 @@ DEADLINE_S, PAUSE_S = 5.0, 0.1
 TITLE_CHARACTERS, LINE_CHARACTERS, TEXT_CHARACTERS = 63, 300, 2500
 ACTIVE = re.compile(r"@(?=\w)|:(?=//)|mailto(?=:)|www(?=\.)|\](?=[(\[:])", re.IGNORECASE)
 """What mail and chat readers turn into mentions and links; a zero-width space after it keeps it text."""
+THREAD = "ctcguard-wandb"
 NOTHING: Future[None] = Future()
 NOTHING.set_result(None)
 
@@ -57,23 +58,9 @@ def prefixed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"ctcguard/{name}": value for name, value in values.items()}
 
 
-def on_thread(*calls: Callable[[], object]) -> Future[None]:
-    """Start calls that may never return, where they hold up neither the caller nor the end of the process."""
-    future: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            for call in calls:
-                call()
-            future.set_result(None)
-        except BaseException as fault:  # noqa: BLE001 - handed to whoever asks for the result
-            future.set_exception(fault)
-
-    try:
-        threading.Thread(target=work, name="ctcguard-wandb", daemon=True).start()
-    except RuntimeError:  # the interpreter is closing and starts no more threads
-        work()
-    return future
+def _one_by_one(*calls: Callable[[], object]) -> None:
+    for call in calls:
+        call()
 
 
 class WandbAlerts:
@@ -128,7 +115,7 @@ class WandbAlerts:
             define = partial(run.define_metric, step_metric="ctcguard/step", summary="none")
             self._send(run, *(partial(define, name) for _, name in fresh))
         self._settled().result()
-        self._under_way = on_thread(partial(run.log, row, commit=False))
+        self._under_way = on_thread(partial(run.log, row, commit=False), THREAD)
         self._next_row_s = time.monotonic() + PAUSE_S
 
     def end(self, record: Mapping[str, Any]) -> None:
@@ -144,7 +131,7 @@ class WandbAlerts:
     def _send(self, run: wandb.Run, *calls: Callable[[], object]) -> None:
         """Make the calls and wait: the answer to a question after them shows that they have been taken."""
         self._settled()
-        self._under_way = on_thread(*calls, run.status)
+        self._under_way = on_thread(partial(_one_by_one, *calls, run.status), THREAD)
         self._settled().result()
 
     def _settled(self) -> Future[None]:
