@@ -61,12 +61,8 @@ def describer(call: CTCCall, vocabulary: Vocabulary | None = None, redact: bool 
     """
     if redact:
         return lambda index: Utterance(index=index)
-    targets, target_lengths, names, padded = (
-        call.targets,
-        call.target_lengths,
-        call.utterance_ids,
-        not call.concatenated,
-    )
+    targets, target_lengths = call.targets, call.target_lengths
+    names, padded = call.utterance_ids, not call.concatenated
 
     def describe(index: int) -> Utterance:
         counts = to_numpy(target_lengths).astype(int)
@@ -76,7 +72,6 @@ def describer(call: CTCCall, vocabulary: Vocabulary | None = None, redact: bool 
         first = 0 if padded else max(0, int(counts[:index].sum()))
         end = max(0, counts[index] if padded else int(counts[: index + 1].sum()))
         labels = tuple(to_numpy((targets[index, :] if padded else targets)[first:end]).astype(int).tolist())
-        name = names[index] if index < len(names) else None
         return Utterance(index=index, id=name, text=vocabulary.text(labels) if vocabulary else None, labels=labels)
 
     return describe
