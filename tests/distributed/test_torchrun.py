@@ -88,10 +88,11 @@ def test_a_verdict_ends_the_job_and_is_shown_once(everything: Job) -> None:
     assert any(f"step 3 · rank {rank} of {everything.ranks}" in panel for rank in failing)
     assert console.count("fewer frames than labels: cut too short") == 1
     for rank in range(everything.ranks):
-        verdicts = records(everything.folder / "raise" / f"rank-{rank}", "verdict")
-        assert [verdict["code"] for verdict in verdicts] == ["CTC301"] * (rank in failing)
-        found = records(everything.folder / "raise" / f"rank-{rank}", "finding")
-        assert {finding["rank"] for finding in found} == ({rank} if rank in failing else set())
+        folder = everything.folder / "raise" / f"rank-{rank}"
+        if rank not in failing and not folder.exists():
+            continue  # the launcher ended it before it wrote its only line, the last
+        assert [verdict["code"] for verdict in records(folder, "verdict")] == ["CTC301"] * (rank in failing)
+        assert {finding["rank"] for finding in records(folder, "finding")} == ({rank} if rank in failing else set())
 
 
 @pytest.mark.parametrize(

@@ -213,17 +213,19 @@ def scenario_offline(children: list[Any]) -> dict[str, Any]:
 
 def scenario_dead(children: list[Any]) -> dict[str, Any]:
     """A background process that hangs, comes back, and is killed."""
-    wandb_alerts.DEADLINE_S, wandb_alerts.PAUSE_S = 0.5, 0.0
+    wandb_alerts.PAUSE_S, usual = 0.0, wandb_alerts.DEADLINE_S
     offline()
     alerting, logging = WandbAlerts(), WandbAlerts()
     row = {f"loss_{i}_nats": 1.0 for i in range(50)}
     logging.readings(row, 0)
     seen: dict[str, Any] = {"children": len(children)}
+    wandb_alerts.DEADLINE_S = 0.5
     children[0].send_signal(signal.SIGSTOP)
     seen["hanging"] = [caught(lambda: alerting.verdict(a_verdict())), caught(lambda: alerting.end(END))]
     seen["flood"] = [caught(lambda: logging.readings(row, 1)) for _ in range(2000)]
     children[0].send_signal(signal.SIGCONT)
     time.sleep(0.5)
+    wandb_alerts.DEADLINE_S = usual  # it lives, if slowly
     seen["back"] = [caught(lambda: alerting.verdict(a_verdict())), caught(lambda: logging.end(END))]
     children[0].kill()
     children[0].wait()
@@ -395,6 +397,7 @@ def test_a_finished_run_is_left_alone_and_a_stale_one_is_refused(seen: dict[str,
 @posix_only
 def test_a_hanging_or_killed_backend_never_holds_the_training(tmp_path: Path) -> None:
     done = scenario("dead", tmp_path)
+    assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[0])
     assert seen["children"] == 1
     silent = "TimeoutError: wandb's background process does not answer"
