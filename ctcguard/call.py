@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ctcguard._array import Array, as_array, dtype_name, namespace
 from ctcguard.errors import CallError
@@ -93,12 +93,11 @@ class CTCCall:
         softmax = self.provenance.softmax()
         return softmax.dtype if softmax is not None and softmax.dtype else dtype_name(self.scores)
 
-    def once(self, make: Callable[..., Made], *options: int) -> Made:
+    def once(self, make: Callable[[CTCCall], Made]) -> Made:
         """What several probes need of the call: made for the first of them, kept as long as this object."""
-        key = make, options
-        if key not in self._made:
-            self._made[key] = make(self, *options)
-        found: Made = self._made[key]
+        if make not in self._made:
+            self._made[make] = make(self)
+        found: Made = self._made[make]
         return found
 
     def with_losses(self, losses: Array) -> CTCCall:
@@ -109,16 +108,30 @@ class CTCCall:
         """The same call, its utterances named."""
         return self._with(utterance_ids=utterance_ids)
 
+    def with_unknown(self, unknown: int) -> CTCCall:
+        """The same call, with the index of the unknown symbol."""
+        return self._with(unknown=unknown)
+
+    def with_provenance(self, provenance: Provenance) -> CTCCall:
+        """The same call, with how its scores were made."""
+        return self._with(provenance=provenance)
+
     def without_arrays(self) -> CTCCall:
         """The same call without its scores and losses, so that waiting for a reading keeps no batch alive."""
-        nothing = namespace(self.scores).empty((self.batch, 0, 0), dtype=self.scores.dtype)
-        return self._with(scores=nothing, losses=None, given_labels=None)
+        return self._with(scores=Gone((self.batch, 0, 0), self.scores.dtype), losses=None, given_labels=None)
 
     def _with(self, **changes: Any) -> CTCCall:
         """As `dataclasses.replace`, which takes ten times as long: a call is copied twice a step."""
         other = object.__new__(CTCCall)
         other.__dict__.update(self.__dict__, _made={}, **changes)
         return other
+
+
+class Gone(NamedTuple):
+    """Stands in for scores that are held no longer."""
+
+    shape: tuple[int, int, int]
+    dtype: Any
 
 
 def ctc_call(
@@ -180,11 +193,10 @@ def ctc_call(
         raise CallError(
             f"log_probs must be (batch, time, classes) or (time, classes), not of shape {tuple(scores.shape)}"
         )
-    xp = namespace(scores)
     if rank == 2:
-        scores = xp.expand_dims(scores, axis=0)
+        scores = namespace(scores).expand_dims(scores, axis=0)
     elif not batch_first:
-        scores = xp.permute_dims(scores, (1, 0, 2))
+        scores = namespace(scores).permute_dims(scores, (1, 0, 2))
     batch = int(scores.shape[0])
     lengths = [_lengths(name, values, batch) for name, values in (("input", input_lengths), ("target", target_lengths))]
     targets = as_array(targets)

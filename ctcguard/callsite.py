@@ -42,18 +42,27 @@ def call_site(depth: int = 1) -> str:
     Returns
     -------
     str
-        Relative to the working directory where that is shorter; empty when all frames belong to libraries.
+        Relative to the working directory (that of the first call) where that is shorter; empty when all frames belong
+        to libraries.
     """
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None and _is_library(frame.f_code.co_filename):
         frame = frame.f_back
     if frame is None:
         return ""
-    return f"{_shown(frame.f_code.co_filename, str(Path.cwd()))}:{frame.f_lineno}"
+    return f"{_shown(frame.f_code.co_filename, _folder())}:{frame.f_lineno}"
+
+
+def _folder() -> str:
+    """The working directory; nothing where somebody has removed it."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""
 
 
 @functools.lru_cache(maxsize=4096)
 def _shown(filename: str, folder: str) -> str:
     path = Path(filename)
-    relative = os.path.relpath(filename, folder) if path.is_absolute() and path.exists() else filename
+    relative = os.path.relpath(filename, folder) if folder and path.is_absolute() and path.exists() else filename
     return min(filename, relative, key=len)

@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ctcguard.call import CTCCall
-from ctcguard.finding import Finding, Where
+from ctcguard.call import CTCCall, Gone
+from ctcguard.finding import Finding, Phase, Where
 from ctcguard.readings import Readings
+
+
+@dataclass(slots=True)
+class Passing:
+    """A call that is sound at a glimpse: it passes without becoming a case, unless somebody asks for it.
+
+    Attributes
+    ----------
+    make : callable
+        Makes the `CTCCall` of its ``log_probs``.
+    scores : array, (batch, time, classes)
+        Or a stand-in, once they are let go.
+    phase, step, micro_step
+        As in `Where`.
+    seen : dict
+        Its readings: those of `ctcguard.sound.glimpse`, and the losses once they are there.
+    held : bool
+        Whether the scores are still to be had.
+    """
+
+    make: Callable[..., CTCCall]
+    scores: Any
+    phase: Phase
+    step: int
+    micro_step: int
+    seen: dict[str, Any]
+    held: bool = True
+
+    def let_go(self) -> None:
+        """Hold on to the scores no longer."""
+        if self.held:
+            self.held, self.scores = False, Gone((self.seen["batch"], 0, 0), self.scores.dtype)
+
+    @property
+    def call(self) -> CTCCall:
+        """The call, in its normal form."""
+        return self.make(log_probs=self.scores)
+
+    def readings(self) -> dict[str, Any]:
+        """What was seen, as probes have it."""
+        made = {name: value() if callable(value) else value for name, value in self.seen.items()}
+        return {name: np.asarray(value, float) if isinstance(value, list) else value for name, value in made.items()}
 
 
 @dataclass(slots=True)
@@ -33,6 +75,8 @@ class Case:
         The scores, where ``call`` has a stand-in for them; empty where they are gone.
     record : str
         The name of its flight record, or empty.
+    gone : bool
+        Whether the arrays are let go.
     """
 
     call: CTCCall
@@ -42,8 +86,14 @@ class Case:
     healthy: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     ran: set[str] = field(default_factory=set)
     written: int = 0
+    gone: bool = False
     held: Any = None
     record: str = ""
+
+    def let_go(self) -> None:
+        """Hold on to the scores no longer: nothing more will be measured."""
+        if not self.gone:
+            self.gone, self.readings, self.call = True, self.readings.settled(), self.call.without_arrays()
 
     def again(
         self,
@@ -63,6 +113,11 @@ def suspicion(readings: Readings) -> tuple[bool, bool]:
     return bad_loss, bad_padding
 
 
+def worst_of(cases: Sequence[Case]) -> Case | None:
+    """The case of a step that explains most of a bad gradient."""
+    return max(cases, key=lambda case: suspicion(case.readings)) if len(cases) > 1 else next(iter(cases), None)
+
+
 def summary(readings: Readings) -> dict[str, float]:
     """The scalars of a call that are worth a curve, by name."""
     curves: dict[str, Any] = {}
@@ -76,6 +131,8 @@ def summary(readings: Readings) -> dict[str, float]:
         curves["log_prob_max"] = readings.highest("score_max")
     if "logsumexp_max" in readings:
         curves["logsumexp_abs_max"] = np.max(np.abs([readings["logsumexp_min"], readings["logsumexp_max"]]))
+    if "blank_fraction" in readings:
+        curves["blank_fraction"] = readings["blank_fraction"]
     if "adjacent_repeats" in readings:
         needed = readings.column("target_lengths") + readings.column("adjacent_repeats")
         curves["infeasible_fraction"] = np.mean(~(readings.column("input_lengths") >= needed))

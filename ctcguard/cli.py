@@ -1,4 +1,4 @@
-"""The command line: run, demo, explain, rules, replay. Commands import what they need when they run."""
+"""The command line: run, demo, explain, rules, replay, report. Commands import what they need when they run."""
 
 from __future__ import annotations
 
@@ -145,6 +145,20 @@ def replay(
     from ctcguard.replay import replay as replayed
 
     return replayed(record)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run directory, which holds findings.jsonl.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where the page goes; report.html in RUN_DIR by default.", metavar="FILE")
+    ] = None,
+) -> int:
+    """Write what happened in a run as one HTML page, which opens from disk."""
+    from ctcguard.report import write_report
+
+    typer.echo(write_report(run_dir, output))
+    return 0
 
 
 def _write(folder: Path) -> int:

@@ -15,8 +15,8 @@ ALWAYS_CALLS: Final = 32
 """Calls measured whatever the budget says: most mistakes are there from the first one on."""
 MEMORY_CALLS: Final = 1024
 """After so many calls half of what was counted is forgotten: what a run can afford changes."""
-SELDOM_CALLS: Final = 16
-"""One in so many calls is measured although contracts alone take the budget: rules about whole runs need it …"""
+SELDOM_CALLS: Final = 17
+"""One in so many calls (a prime: losses that take turns all have theirs) is measured although contracts alone take the budget: rules about whole runs need it …"""
 DEAR: Final = 8.0
 """… unless that costs more than so many times what the contracts cost."""
 
@@ -31,10 +31,16 @@ class Clock:
     ----------
     budget : float or None
         Share of the time that the guard may take, in (0, 1]. None for no limit: then no clock decides what is measured.
+
+    Attributes
+    ----------
+    now : callable
+        Seconds that the run has taken.
     """
 
     def __init__(self, budget: float | None) -> None:
         self._budget = budget
+        self.now: Callable[[], float] = time.perf_counter
         self._calls = 0
         self._started_s: float | None = None
         self._spent_s = self._spent_before_s = 0.0
@@ -49,14 +55,14 @@ class Clock:
 
     def start(self) -> float:
         """The guard begins to work."""
-        now_s = time.perf_counter()
+        now_s = self.now()
         if self._started_s is None:
             self._started_s = self._counted_from_s = now_s
         return now_s
 
     def stop(self, started_s: float) -> None:
         """The guard has worked since ``started_s``."""
-        self.spend(time.perf_counter() - started_s)
+        self.spend(self.now() - started_s)
 
     def spend(self, seconds: float) -> None:
         """Count seconds that were spent elsewhere, for instance on a device."""
@@ -73,7 +79,7 @@ class Clock:
             self._contract_s = cost_s
         else:
             self._sample_s = max(0.0, cost_s - self._contract_s)
-        now_s = time.perf_counter()
+        now_s = self.now()
         if self._calls == ALWAYS_CALLS + 1:
             self._counted_from_s, self._counted_s = now_s, 0.0
         elif self._calls % MEMORY_CALLS == 0:
@@ -85,16 +91,15 @@ class Clock:
 
     def fraction(self) -> float:
         """The guard's share of the time since the first call, in [0, 1]."""
-        return _share(self._spent_s, self._started_s)
+        return self._share(self._spent_s, self._started_s)
 
     def recent_fraction(self) -> float:
         """Its share of late, without the first calls: what the budget is held against."""
-        return _share(self._counted_s, None if self._started_s is None else self._counted_from_s)
+        return self._share(self._counted_s, None if self._started_s is None else self._counted_from_s)
 
-
-def _share(spent_s: float, since_s: float | None) -> float:
-    elapsed_s = time.perf_counter() - since_s if since_s is not None else 0.0
-    return min(1.0, spent_s / elapsed_s) if elapsed_s > 0 else 0.0
+    def _share(self, spent_s: float, since_s: float | None) -> float:
+        elapsed_s = self.now() - since_s if since_s is not None else 0.0
+        return min(1.0, spent_s / elapsed_s) if elapsed_s > 0 else 0.0
 
 
 class Contained:

@@ -48,5 +48,9 @@ class RecordError(CTCGuardError, ValueError):
     """A file that is no record of a call, or a record that cannot be written; the message says why."""
 
 
+class ReportError(CTCGuardError):
+    """A report that cannot be made: no run in that directory, or no place to write; the message says which."""
+
+
 class MissingExtraError(CTCGuardError, ImportError):
     """A framework is not installed; the message names the extra to install."""

@@ -110,6 +110,11 @@ class FlightRecorder:
         scores = case.call.scores
         return case.where.phase == "train" and prod(scores.shape) * _item_bytes(scores) <= self.room_bytes
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the next call is to be recorded whatever is found in it."""
+        return self._wanted
+
     def request(self) -> None:
         """Record the next call that is judged, whatever the rules say of it.
 

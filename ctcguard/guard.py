@@ -6,16 +6,15 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctcguard._array import Array
 from ctcguard.call import CTCCall
-from ctcguard.case import Case, summary, suspicion
+from ctcguard.case import Case, Passing, summary, worst_of
 from ctcguard.clock import Clock, Contained
-from ctcguard.depth import Depth, depth_of
+from ctcguard.depth import Depth, depth_of, exact
 from ctcguard.finding import SCHEMA, Finding, Phase, Where
 from ctcguard.flight import FlightRecorder
 from ctcguard.heads import Heads
@@ -23,7 +22,7 @@ from ctcguard.history import History
 from ctcguard.job import Job
 from ctcguard.judge import describer, facts, judge
 from ctcguard.packing import Layout, unpack
-from ctcguard.probes import contract
+from ctcguard.probes import contract, looking_back
 from ctcguard.ranks import launched
 from ctcguard.readings import NOTHING, Later, Readings
 from ctcguard.reporter import Reporter
@@ -32,6 +31,8 @@ from ctcguard.settings import Settings
 from ctcguard.sinks import Sink
 from ctcguard.sinks.console import ConsoleSink
 from ctcguard.sinks.jsonl import JsonLines
+from ctcguard.sinks.timeline import Timeline
+from ctcguard.sound import Given, glimpse, sound, sound_losses
 from ctcguard.verdict import Verdict, explains
 from ctcguard.vocabulary import Vocabulary
 
@@ -73,12 +74,16 @@ class Guard:
         self._file = JsonLines(self._findings_file())
         self.step = self.micro_step = self.calls = self.steps_taken = 0
         self.reporter = Reporter(settings, [*self._own_sinks(), *sinks])
+        for sink in self.reporter.sinks:
+            if hasattr(sink, "files_of_run") and not settings.redact:
+                sink.files_of_run = lambda: self.run_dir
         self.flight = FlightRecorder(settings, lambda: self.run_dir, self.reporter.fault)
         self.aware = False
         self.end_fields: dict[str, Any] = {"probe_model": NOT_PROBED} if settings.probe_model else {}
         self.clock = Clock(settings.budget)
-        self._moved = False
-        self._step_cases: list[Case] = []
+        self._moved = self._brief = self._whole_due = False
+        self._step_cases: list[Case | Passing] = []
+        self._held_bytes = 0
         self._plans: dict[tuple[Any, ...], list[Rule]] = {}
         self._heads = Heads()
         self._history = History()
@@ -88,7 +93,7 @@ class Guard:
     def _own_sinks(self) -> Iterator[Sink]:
         wanted = self.settings.sinks
         if wanted == "auto" or "jsonl" in wanted:
-            yield self._file
+            yield from (self._file, Timeline(lambda: self.run_dir))
         if wanted == "auto" or "console" in wanted:
             yield ConsoleSink()
 
@@ -141,27 +146,113 @@ class Guard:
         if head is not None and self.vocabulary is not None:
             self.check_setup({"classes": head[0], "blank": head[1]}, source)
 
+    def arriving(self) -> None:
+        """A call begins: the step that was taken before it is over, and the clock decides how this one is measured."""
+        with self._lock:
+            self._settle_step()
+            self.clock.called()
+            wanted = exact(self.calls + 1) or self.flight.wanted or (self.settings.probe_model and not self.steps_taken)
+            self._brief = self.clock.over_budget and not wanted
+
+    @property
+    def brief(self) -> bool:
+        """Whether the call at hand is only measured further if it is not sound at a glimpse."""
+        return self._brief
+
+    def glimpse(self, given: Given, make: Callable[..., CTCCall], scores: Array, phase: Phase) -> Passing | None:
+        """Take in a call on the host that is sound; None, and it is not taken, for any other.
+
+        ``make`` makes the `CTCCall` of its scores, if somebody asks for it.
+        """
+        seen = glimpse(given)
+        if seen is None:
+            return None
+        with self._lock:
+            passing = Passing(make, scores, phase, self.step, self.micro_step, seen)
+            self._saw(passing, phase, given.shape[2], given.blank)
+            return passing
+
+    def let_pass(self, passing: Passing, losses: Sequence[float]) -> bool:
+        """Whether it is sound with its losses too: then nothing more is to be done."""
+        if not sound_losses(losses):
+            return False
+        passing.seen["losses"] = losses
+        with self._lock:
+            self._hold(passing)
+            self._remember(passing)
+        return True
+
+    def pass_measured(self, found: dict[str, Any], make: Callable[..., CTCCall], scores: Any) -> bool:
+        """Whether a training call that was measured in short elsewhere is sound: then nothing more is to be done.
+
+        ``found`` has what `ctcguard.sound.glimpse` returns, the losses, and ``label_room``, the padded width of the
+        targets; ``make`` makes the `CTCCall` of its scores, if somebody asks for it.
+        """
+        if self.flight.wanted or not (sound(found, found["label_room"]) and sound_losses(found["losses"])):
+            return False
+        with self._lock:
+            passing = Passing(make, scores, "train", self.step, self.micro_step, found, held=False)
+            self._saw(passing, "train", found["classes"], found["blank"])
+            self._remember(passing)
+        return True
+
+    def _remember(self, passing: Passing) -> None:
+        """A sound training call is a row of the history; from time to time the whole of that is looked at."""
+        if passing.phase != "train":
+            return
+        self._history.add_lengths(passing.seen["frames"], max(passing.seen["input_lengths"]))
+        if self._history.add(passing.step, passing.seen):
+            self._whole_due = True
+            case = self._case_of(passing)
+            self.check_case(case, {"history": self._history.columns()}, case.call.source)
+
+    def reopen(self, passing: Passing, call: CTCCall) -> Case:
+        """It is not sound: from here on it is a call like any other."""
+        with self._lock:
+            case = self._new_case(call, passing.phase, passing.step, passing.micro_step)
+            self._step_cases = [case if each is passing else each for each in self._step_cases]
+            return case
+
     def open(self, call: CTCCall, phase: Phase, early: bool) -> Case:
         """Take in a call; with ``early``, judge its targets and lengths before the loss is computed."""
         with self._lock:
-            self._settle_step()
-            self.calls += 1
-            self.clock.called()
-            where = self._where(phase, self.micro_step, call.framework, call.source, call.call_site)
-            if self._utterance_ids and not call.utterance_ids:
-                call = call.with_ids(self._utterance_ids)
-            if call.unknown is None and self.unknown is not None:
-                call = replace(call, unknown=self.unknown)
-            describe = describer(call, self.vocabulary, self.settings.redact)
-            case = Case(call, where, Readings(facts(call, self.vocabulary), describe))
-            if phase == "train":
-                self._heads.saw(call.classes, call.blank)
-                self.micro_step += 1
-                self._step_cases.append(case)
+            case = self._new_case(call, phase, self.step, self.micro_step)
+            self._saw(case, phase, call.classes, call.blank)
             if early:
-                self._judge(case, contract(call))
+                self._judge(case, contract(case.call))
                 self._react_early(case)
             return case
+
+    def _saw(self, taken: Case | Passing, phase: Phase, classes: int, blank: int) -> None:
+        """A call was taken in."""
+        self.calls += 1
+        if phase == "train":
+            self._heads.saw(classes, blank)
+            self.micro_step += 1
+            self._step_cases.append(taken)
+
+    def _new_case(self, call: CTCCall, phase: Phase, step: int, micro_step: int) -> Case:
+        """A call with its place in the run, and with what is known of it."""
+        if self._utterance_ids and not call.utterance_ids:
+            call = call.with_ids(self._utterance_ids)
+        if call.unknown is None and self.unknown is not None:
+            call = call.with_unknown(self.unknown)
+        where = self._where(phase, step, micro_step, call.framework, call.source, call.call_site)
+        describe = describer(call, self.vocabulary, self.settings.redact)
+        return Case(call, where, Readings(facts(call, self.vocabulary), describe))
+
+    def _case_of(self, passing: Passing) -> Case:
+        """A call that passed, with all that was seen of it, and with what its scores can still tell."""
+        case = self._new_case(passing.call, passing.phase, passing.step, passing.micro_step)
+        later = looking_back(case.call) if passing.held else NOTHING
+        case.readings = case.readings.with_values(passing.readings(), later)
+        return case
+
+    def _hold(self, passing: Passing) -> None:
+        """Hold the scores until the step is taken, up to a limit: its gradient may be bad though the call is sound."""
+        self._held_bytes += passing.scores.nbytes
+        if passing.phase != "train" or self._held_bytes > self.settings.record_mb * 1e6:
+            passing.let_go()
 
     @property
     def unknown(self) -> int | None:
@@ -170,11 +261,7 @@ class Guard:
 
     def depth(self, call: CTCCall) -> Depth:
         """What to measure of the scores and losses of the call at hand."""
-        return depth_of(call, self.calls, self.thinned())
-
-    def thinned(self) -> bool:
-        """Whether only contracts are checked at this call."""
-        return self.clock.over_budget
+        return depth_of(call, self.calls, self._brief)
 
     def judge(self, case: Case, packed: Array, layout: Layout) -> None:
         """Read what was measured on a device, judge it together with what is known of the case already, and react."""
@@ -188,14 +275,16 @@ class Guard:
         with self._lock:
             self._judge(case, values, later, last=True)
             self.flight.look(case, self.vocabulary)
-            case.readings, case.call = case.readings.settled(), case.call.without_arrays()
+            case.let_go()
             if case.where.phase == "train" and self.reporter.sinks:
                 scalars = summary(case.readings) | {"overhead_fraction": self.overhead_fraction()}
                 self.reporter.tell("readings", scalars, case.where.step)
             self.reporter.report(case.findings, case.healthy, written=case.written)
 
-    def abandon(self, case: Case) -> None:
+    def abandon(self, case: Case | Passing) -> None:
         """The loss itself raised: react to what is known of the call, so that the cause is said first."""
+        if isinstance(case, Passing):
+            return
         self.flight.look(case, self.vocabulary)
         self.reporter.report(case.findings, case.healthy, written=case.written)
 
@@ -205,14 +294,15 @@ class Guard:
         They also see the readings of the step's call that explains most: one with bad padding or a bad loss.
         """
         with self._lock:
-            site = self._step_cases[-1].where.call_site if self._step_cases else ""
-            where = self._where("train", max(0, self.micro_step - 1), source=source, call_site=site)
-            readings = max((case.readings for case in self._step_cases), key=suspicion, default=Readings({}))
+            site = self._step_cases[-1].call.call_site if self._step_cases else ""
+            where = self._where("train", self.step, max(0, self.micro_step - 1), source=source, call_site=site)
+            cases = self.step_cases
+            worst = worst_of(cases)
+            readings = Readings({}) if worst is None else worst.readings
             rules = [rule for rule in self._rules() if not values.keys().isdisjoint(rule.wants)]
             findings, healthy = judge(rules, readings.with_values(values), where, self._rule_fault)
-            before = [finding for case in self._step_cases for finding in case.findings]
-            if findings and self._step_cases:
-                worst = max(self._step_cases, key=lambda case: suspicion(case.readings))
+            before = [finding for case in cases for finding in case.findings]
+            if findings and worst is not None:
                 again = worst.again(where, values, [*before, *findings], healthy)
                 self.flight.look(again, self.vocabulary)
             self.reporter.report(findings, healthy, before)
@@ -230,7 +320,12 @@ class Guard:
     @property
     def step_cases(self) -> tuple[Case, ...]:
         """The training calls since the last optimizer step."""
-        return tuple(self._step_cases)
+        return tuple(self._case_of(case) if isinstance(case, Passing) else case for case in self._step_cases)
+
+    def settled(self) -> None:
+        """The gradients of the step were looked at: nothing holds on to its scores any more."""
+        for case in self._step_cases:
+            case.let_go()
 
     def stepped(self) -> None:
         """An optimizer has stepped. Several optimizers after one call are one step, which ends with the next call."""
@@ -245,6 +340,7 @@ class Guard:
         self.micro_step = 0
         self._moved = False
         self._step_cases = []
+        self._held_bytes = 0
         self._utterance_ids = ()
 
     def close(self, excused: bool = False) -> None:
@@ -293,11 +389,11 @@ class Guard:
         return Contained(self.clock, self._fault, where)
 
     def _where(
-        self, phase: Phase, micro_step: int, framework: str = "", source: str = "", call_site: str = ""
+        self, phase: Phase, step: int, micro_step: int, framework: str = "", source: str = "", call_site: str = ""
     ) -> Where:
         return Where.model_construct(  # made at every call: what is given is of these types already
             phase=phase,
-            step=self.step,
+            step=step,
             micro_step=micro_step,
             rank=self.place.rank,
             ranks=self.place.ranks,
@@ -318,9 +414,12 @@ class Guard:
         readings = case.readings.with_values(values, later)
         if case.where.phase == "train":
             if "input_lengths" in values:
-                lengths = self._history.add_lengths(readings)
-                readings = readings.with_values({"length_history": lengths})
-            if last and self._history.add(case.where.step, readings):
+                self._history.add_lengths(readings["frames"], readings.highest("input_lengths"))
+                readings = readings.with_values({"length_history": self._history.lengths})
+            if last:
+                self._whole_due |= self._history.add(case.where.step, readings)
+            if last and self._whole_due:
+                self._whole_due = False
                 readings = readings.with_values({"history": self._history.columns()})
         case.readings = readings
         findings, healthy = judge(self._due(case), readings, case.where, self._rule_fault)

@@ -44,7 +44,7 @@ class Guarded:
 
     def batch(self, ids: Iterable[object]) -> None:
         """Name the utterances of the coming calls, until the next optimizer step; findings then show these names."""
-        self.guard.batch(ids)
+        self.guard.batch([name_of(name) for name in ids])
 
     def state_dict(self) -> dict[str, Any]:
         """What the guard remembers of the run, as plain JSON values, for a checkpoint; each rank keeps its own.
@@ -54,5 +54,14 @@ class Guarded:
         return self.guard.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken, before the first step."""
-        self.guard.load_state_dict(state)
+        """Go on where ``state_dict`` was taken, before the first step; a state that is none of ours is CTC902."""
+        with self.guard.contained("load_state_dict"):
+            self.guard.load_state_dict(state)
+
+
+def name_of(name: object) -> str:
+    """A name as text; of one that has none, its type."""
+    try:
+        return str(name)
+    except Exception:  # noqa: BLE001 - any object of the user's: it names an utterance and must not end a training
+        return f"<{type(name).__name__}>"

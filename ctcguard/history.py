@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from ctcguard._array import HostArray, quiet
 from ctcguard.baselines import LARGEST, baselines
-from ctcguard.readings import Readings
 
 CALLS: Final = 1024
 """Training calls remembered."""
@@ -55,16 +54,22 @@ class History:
         self._lengths: deque[tuple[int, int]] = deque(maxlen=LENGTH_CALLS)
         self._calls = 0
         self._label_max = 0
-        self._waiting: list[tuple[int, list[float], list[HostArray | None]]] = []
+        self._waiting: list[tuple[int, list[float], list[Any]]] = []
 
-    def add_lengths(self, readings: Readings) -> tuple[tuple[int, int], ...]:
-        """Remember the padded width and the longest input length of a call; those of the last 32, this one included."""
-        longest = int(max(0.0, readings.highest("input_lengths")))
-        self._lengths.append((readings["frames"], longest))
+    def add_lengths(self, frames: int, longest: float) -> None:
+        """Remember the padded width and the longest input length of a call."""
+        self._lengths.append((frames, int(max(0.0, longest))))
+
+    @property
+    def lengths(self) -> tuple[tuple[int, int], ...]:
+        """Those of the last 32 calls."""
         return tuple(self._lengths)
 
-    def add(self, step: int, readings: Readings) -> bool:
-        """Remember a training call, measured as far as it will be; whether it is time to look at the whole."""
+    def add(self, step: int, readings: Mapping[str, Any]) -> bool:
+        """Remember a training call, measured as far as it will be; whether it is time to look at the whole.
+
+        A column may also be a function that returns it.
+        """
         scalars = [readings.get(name, np.nan) for name in SCALARS]
         self._waiting.append((step, scalars, [readings.get(name) for name in PER_UTTERANCE]))
         self._calls += 1
@@ -82,7 +87,8 @@ class History:
         """Make rows of the calls that wait: of many at once for little more than of one."""
         if not self._waiting:
             return
-        waiting, self._waiting = self._waiting, []
+        waiting = [(step, scalars, [_made(column) for column in found]) for step, scalars, found in self._waiting]
+        self._waiting = []
         latest = Latest(waiting, self._label_max)
         self._label_max = latest.label_max
         with quiet():
@@ -125,7 +131,7 @@ class Latest:
         The largest label of the calls before.
     """
 
-    def __init__(self, waiting: Sequence[tuple[int, list[float], list[HostArray | None]]], label_max: int) -> None:
+    def __init__(self, waiting: Sequence[tuple[int, list[float], list[Any]]], label_max: int) -> None:
         self._steps = np.asarray([step for step, _, _ in waiting], dtype=float)
         self._scalars = dict(zip(SCALARS, np.asarray([found for _, found, _ in waiting], dtype=float).T, strict=True))
         sizes = [max((len(column) for column in found if column is not None), default=0) for _, _, found in waiting]
@@ -208,6 +214,10 @@ class Latest:
             "tail_label": np.where(ends_alike, common[:, 0], np.nan),
             "tail_run_spread": np.where(ends_alike, spread, np.nan),
         }
+
+
+def _made(column: Any) -> Any:
+    return column() if callable(column) else column
 
 
 def _medians(values: HostArray, inside: HostArray) -> HostArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ctcguard._array import dtype_name, to_numpy
+from ctcguard._array import dtype_name, quiet, to_numpy
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.finding import Finding, Utterance, Where
 from ctcguard.packing import unpack
@@ -65,14 +65,15 @@ def describer(call: CTCCall, vocabulary: Vocabulary | None = None, redact: bool 
     names, padded = call.utterance_ids, not call.concatenated
 
     def describe(index: int) -> Utterance:
-        counts = to_numpy(target_lengths).astype(int)
-        name = names[index] if index < len(names) else None
-        if counts[index] < 0:  # as it came, or held by another process
-            return Utterance(index=index, id=name)
-        first = 0 if padded else max(0, int(counts[:index].sum()))
-        end = max(0, counts[index] if padded else int(counts[: index + 1].sum()))
-        labels = tuple(to_numpy((targets[index, :] if padded else targets)[first:end]).astype(int).tolist())
-        return Utterance(index=index, id=name, text=vocabulary.text(labels) if vocabulary else None, labels=labels)
+        with quiet():  # numbers that are no integers are described too
+            counts = to_numpy(target_lengths).astype(int)
+            name = names[index] if index < len(names) else None
+            if counts[index] < 0:  # as it came, or held by another process
+                return Utterance(index=index, id=name)
+            first = 0 if padded else max(0, int(counts[:index].sum()))
+            end = max(0, counts[index] if padded else int(counts[: index + 1].sum()))
+            labels = tuple(to_numpy((targets[index, :] if padded else targets)[first:end]).astype(int).tolist())
+            return Utterance(index=index, id=name, text=vocabulary.text(labels) if vocabulary else None, labels=labels)
 
     return describe
 
@@ -100,6 +101,7 @@ def judge(
             continue
         try:
             finding = rule.check(readings)
+            finding = finding.at(where) if finding is not None and where else finding
         except Exception as error:
             if fault is None:
                 raise
@@ -108,7 +110,7 @@ def judge(
         if finding is None:
             healthy.append((rule.code, rule.explains))
         else:
-            findings.append(finding.at(where) if where else finding)
+            findings.append(finding)
     return Judgement(tuple(findings), tuple(healthy))
 
 

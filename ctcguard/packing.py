@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,11 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         """All names, in the order in which they stand."""
         return (*self.scalars, *self.columns, *(name for name, _ in self.blocks))
+
+    @property
+    def size(self) -> int:
+        """Numbers in the packed array."""
+        return len(self.scalars) + len(self.columns) * self.batch + sum(prod(shape) for _, shape in self.blocks)
 
 
 def layout_of(values: Mapping[str, Array], batch: int) -> Layout:
@@ -80,3 +86,14 @@ def unpack(packed: Array, layout: Layout) -> dict[str, float | HostArray]:
         start, end = end, end + prod(shape)
         readings[name] = host[start:end].reshape(shape)
     return readings
+
+
+def listed(packed: HostArray, layout: Layout) -> dict[str, Any]:
+    """As `unpack`, of an array on the host without blocks: floats, and columns as lists, which cost a fraction."""
+    numbers = packed.tolist()
+    first, batch = len(layout.scalars), layout.batch
+    found = dict(zip(layout.scalars, numbers[:first], strict=True))
+    for place, name in enumerate(layout.columns):
+        start = first + place * batch
+        found[name] = numbers[start : start + batch]
+    return found

@@ -73,6 +73,15 @@ Change = Callable[[Given], Given]
 
 def repairs(findings: Iterable[Finding], given: Given) -> Iterator[Repair]:
     """What each fix would change, for those findings whose fix can be computed from the call alone."""
+    for words, right in repaired(findings, given):
+        with quiet():
+            nats = right.loss()
+        if nats is not None:
+            yield Repair(words, nats)
+
+
+def repaired(findings: Iterable[Finding], given: Given) -> Iterator[tuple[str, Given]]:
+    """What was changed, and what the loss is given then: once for each change."""
     done: set[str] = set()
     for finding in findings:
         known = _CHANGES.get((finding.code, finding.cause), _CHANGES.get((finding.code, "")))
@@ -81,9 +90,8 @@ def repairs(findings: Iterable[Finding], given: Given) -> Iterator[Repair]:
         words, change = known
         done.add(words)
         with quiet():
-            nats = change(given).loss()
-        if nats is not None:
-            yield Repair(words, nats)
+            right = change(given)
+        yield words, right
 
 
 def log_softmax(scores: HostArray) -> HostArray:

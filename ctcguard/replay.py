@@ -77,6 +77,8 @@ class Seen:
         The most probable alignment.
     repairs : tuple of Repair
         What each fix would change.
+    took : Given
+        What the loss was given, in float64.
     """
 
     index: int
@@ -91,6 +93,7 @@ class Seen:
     obstacle: str
     best: Alignment | None
     repairs: tuple[Repair, ...]
+    took: Given
 
     def agrees(self) -> bool:
         """Whether the framework returned what it must: the reference, or as little of a number as that."""
@@ -198,6 +201,7 @@ def utterances(record: Record, findings: Iterable[Finding]) -> Iterator[Seen]:
             obstacle=obstacle,
             best=_best(given) if computable else None,
             repairs=tuple(repairs(causes, given)) if whole else (),
+            took=given,
         )
 
 
@@ -283,18 +287,22 @@ def _block(record: Record, seen: Seen) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True, justify="right", min_width=9)
     table.add_column(overflow="fold")
-    spelt = seen.text is not None or (record.vocabulary is not None and bool(record.vocabulary.symbols))
-    rows = [("text" if spelt else "labels", _words(record, seen.labels, seen.text))]
-    rows.append(("decoded", _words(record, seen.decoded)))
-    needed = len(seen.labels) + seen.repeats
-    rows.append(("frames", f"{seen.frames}; {len(seen.labels)} labels and {seen.repeats} repeats need {needed}"))
-    rows.append(("loss", _losses(seen)))
-    if seen.best is not None:
-        rows.append(("best", _aligned(seen.best, record.readings["blank"])))
-    rows += [("fix", f"{repair.words} the loss is {repair.nats:.2f} nats") for repair in seen.repairs]
-    for label, text in rows:
+    for label, text in rows(record, seen):
         table.add_row(Text(label, style=LABELS.get(label, "dim")), Text(text))
     return table
+
+
+def rows(record: Record, seen: Seen) -> list[tuple[str, str]]:
+    """What is said of an utterance as ``(label, text)`` pairs, in the order in which they are read."""
+    spelt = seen.text is not None or (record.vocabulary is not None and bool(record.vocabulary.symbols))
+    found = [("text" if spelt else "labels", _words(record, seen.labels, seen.text))]
+    found.append(("decoded", _words(record, seen.decoded)))
+    needed = len(seen.labels) + seen.repeats
+    found.append(("frames", f"{seen.frames}; {len(seen.labels)} labels and {seen.repeats} repeats need {needed}"))
+    found.append(("loss", _losses(seen)))
+    if seen.best is not None:
+        found.append(("best", _aligned(seen.best, record.readings["blank"])))
+    return found + [("fix", f"{repair.words} the loss is {repair.nats:.2f} nats") for repair in seen.repairs]
 
 
 def _losses(seen: Seen) -> str:

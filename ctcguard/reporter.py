@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import wait
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from ctcguard.background import on_thread
 from ctcguard.errors import CTCStop, CTCVerdictError
 from ctcguard.finding import Finding, Severity, Where
 from ctcguard.job import Job
@@ -20,6 +25,9 @@ from ctcguard.verdict import Healthy, Verdict, explains, verdicts
 
 WRITTEN_PER_CAUSE = 100
 """Findings of one code and cause that are kept and written to findings.jsonl; all are counted."""
+DEADLINE_S = 15.0
+"""Longest wait for a sink; longer than those of the sinks that keep one themselves."""
+OWN = ("ctcguard", "ctcguard_integrations")
 
 
 class Reporter:
@@ -60,6 +68,7 @@ class Reporter:
         self.broken: set[str] = set()
         self._telling = threading.RLock()
         self._muted: set[tuple[str, str]] = set()
+        self._hanging: set[str] = set()
         self.counts: Counter[tuple[str, str]] = Counter()
         self._aftermath: dict[str, Finding] = {}
         self._announced: dict[tuple[str, str], int] = {}
@@ -110,8 +119,10 @@ class Reporter:
         """Report a fault of the guard itself, once for each place (CTC902)."""
         if where not in self.broken:
             self.broken.add(where)
-            said = {"where": where, "kind": kind, "error": f"{type(error).__name__}: {error}"}
-            self.say(GuardFault, {"fault": said}, silent=silent)
+            try:
+                self.say(GuardFault, {"fault": {"where": where, "kind": kind, "error": _shown(error)}}, silent=silent)
+            except Exception as worse:  # noqa: BLE001 - out of memory or of stack: a fault that cannot even be judged
+                _last_words(f"{where} failed ({type(error).__name__}); not reported ({type(worse).__name__})")
 
     def say(
         self, kind: type[Rule], values: Mapping[str, Any], where: Where | None = None, silent: Sink | None = None
@@ -219,22 +230,56 @@ class Reporter:
 
     def _contained(self, sink: Sink, method: str, *values: Any) -> None:
         """Tell a sink; after a failure it is not told the same kind of thing again."""
-        key = (sink.name, method)
-        if key in self._muted:
+        name = _name(sink)
+        key = (name, method)
+        if key in self._muted or name in self._hanging:
             return
         try:
             with self._telling:  # verdicts of other ranks come on a thread
-                getattr(sink, method)(*values)
+                _tell_in_time(sink, method, values)
         except Exception as error:  # noqa: BLE001 - becomes CTC902 or CTC903: nothing a sink does may break training
             self._muted.add(key)
+            self._hanging |= {name} if isinstance(error, TimeoutError) else set()
             self._sink_fault(sink, method, error, values)
 
     def _sink_fault(self, sink: Sink, method: str, error: Exception, values: tuple[Any, ...]) -> None:
         if method == "verdict" and not isinstance(sink, JsonLines):
-            said = {"sink": sink.name, "error": f"{type(error).__name__}: {error}", "title": values[0].root.title()}
+            said = {"sink": _name(sink), "error": _shown(error), "title": values[0].root.title()}
             self.say(AlertUndelivered, {"undelivered": said}, silent=sink)
         else:
-            self.fault(f"sink {sink.name}", "sink", error, silent=sink)
+            self.fault(f"sink {_name(sink)}", "sink", error, silent=sink)
+
+
+def _tell_in_time(sink: Sink, method: str, values: tuple[Any, ...]) -> None:
+    """Tell a sink, on a thread that is not waited for for ever.
+
+    ctcguard's own sinks take the readings of every call in no time, and directly.
+    """
+    told = getattr(sink, method)
+    if method == "readings" and type(sink).__module__.partition(".")[0] in OWN:
+        told(*values)
+        return
+    answer = on_thread(partial(told, *values), f"ctcguard {_name(sink)}")
+    if not wait([answer], DEADLINE_S).done:
+        raise TimeoutError(f"no answer within {DEADLINE_S:g} s; it is told nothing more")
+    answer.result()
+
+
+def _name(sink: Sink) -> str:
+    return str(getattr(sink, "name", type(sink).__name__))
+
+
+def _shown(error: Exception) -> str:
+    """Type and text of an exception, whatever its ``__str__`` does."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the exception is not ours
+        return f"{type(error).__name__}, without a text"
+
+
+def _last_words(text: str) -> None:
+    with suppress(Exception):
+        sys.stderr.write(f"ctcguard: {text}; training goes on\n")
 
 
 def _accounts(cause: Finding, finding: Finding) -> bool:

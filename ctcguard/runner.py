@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import ModuleType, TracebackType
@@ -78,7 +78,7 @@ class Guards:
         """End all guards, and say so when there was nothing to guard; a failed program may not have come so far."""
         if os.getpid() != self._process:
             return  # a fork of the program ends here; the guards are its parent's
-        verdicts = []
+        verdicts, guards = [], {id(own): own for each in self.running.values() if (own := getattr(each, "guard", None))}
         while self.running:
             name, guard = self.running.popitem()
             try:
@@ -87,6 +87,7 @@ class Guards:
                 verdicts.append(error)
             except Exception as fault:  # noqa: BLE001 - the exit code stays the program's
                 say(f"the guard for {name} could not be closed ({type(fault).__name__}: {fault})")
+        last_words(guards.values())
         if verdicts:
             raise verdicts[0]
         if not self._seen:
@@ -194,6 +195,26 @@ def _show(hook: Callable[..., object], kind: type[BaseException], error: BaseExc
         link.__traceback__ = own_traceback(link.__traceback__)
         link = link.__cause__ or link.__context__
     hook(kind, error, error.__traceback__)
+
+
+def last_words(guards: Iterable[Any]) -> None:
+    """Show how a run ended."""
+    for guard in guards:
+        if guard.settings.sinks == "auto" or "console" in guard.settings.sinks:
+            with suppress(AttributeError, OSError, ValueError):
+                _last_words(guard)
+
+
+def _last_words(guard: Any) -> None:
+    """Of a run that went well only to a person, and of several ranks the first one's."""
+    from rich.console import Console
+
+    from ctcguard.ending import ending
+
+    console = Console(stderr=True, highlight=False)
+    shown = [verdict for verdict in guard.verdicts if verdict.action != "log"]
+    if guard.place.rank == 0 and (shown or console.is_terminal):
+        console.print(ending(shown, guard.end_record(), guard.run_dir))
 
 
 def say(text: str) -> None:

@@ -11,6 +11,8 @@ from ctcguard.finding import SCHEMA, Finding, Severity
 
 Healthy = Collection[tuple[str, tuple[str, ...]]]
 """Rules that ran and found nothing: code, and the codes that they could have explained."""
+NAME_CHARACTERS, ROW_CHARACTERS = 200, 3000
+"""How much of a name or transcript from a data set, and of a whole row, is shown."""
 
 
 class Verdict(BaseModel):
@@ -90,22 +92,22 @@ class Verdict(BaseModel):
         if self.ruled_out:
             rows.append(("healthy", ", ".join(self.ruled_out)))
         rows.append(("more", f"ctcguard explain {root.code}"))
-        return rows
+        return [(label, inert(text, ROW_CHARACTERS)) for label, text in rows]
 
     def utterance_lines(self) -> list[str]:
         """One line per utterance named, and one for those left out."""
         lines = []
         for item in self.root.utterances:
             known = [f"utterance {item.index}"]
-            known += [f"id {item.id}"] if item.id is not None else []
-            known += [repr(item.text)] if item.text is not None else []
+            known += [f"id {inert(item.id, NAME_CHARACTERS, keep='')}"] if item.id is not None else []
+            known += [repr(cut(item.text, NAME_CHARACTERS))] if item.text is not None else []
             lines.append(" ".join(known) + (f": {item.note}" if item.note else ""))
         hidden = len(self.root.affected) - len(self.root.utterances)
         return [*lines, *([f"and {hidden} more"] if hidden > 0 else [])]
 
     def text(self) -> str:
         """The whole verdict as plain text."""
-        place = f" · {self.place()}" if self.place() else ""
+        place = f" · {inert(self.place(), ROW_CHARACTERS)}" if self.place() else ""
         body = [f"  {label + ': ':<7}{text}" if label else f"  {text}" for label, text in self.rows()]
         return "\n".join([self.headline() + place, *body])
 
@@ -113,6 +115,20 @@ class Verdict(BaseModel):
         from ctcguard.notebook import verdict_html
 
         return verdict_html(self)
+
+
+def cut(text: str, characters: int) -> str:
+    """A long text without its middle."""
+    half = characters // 2 - 1
+    return text if len(text) <= characters else f"{text[:half]} … {text[-half:]}"
+
+
+def inert(text: str, characters: int, keep: str = "\n") -> str:
+    """A text, cut, in which no character steers a terminal or turns the reading direction: as Python escapes them."""
+    known = cut(text, characters)
+    if known.isprintable():
+        return known
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in known)
 
 
 def explains(cause: Finding, symptom: Finding) -> bool:

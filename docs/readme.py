@@ -30,7 +30,17 @@ def screen() -> str:
         )
     if done.returncode != 3:
         raise SystemExit(f"the softmax script should end with exit code 3, not {done.returncode}:\n{done.stderr}")
-    return "\n".join(line.rstrip() for line in done.stderr.splitlines())
+    return "\n".join(line.rstrip() for line in _some_day(done.stderr).splitlines())
+
+
+def _some_day(text: str) -> str:
+    """The screen of a day and a process that stay the same."""
+    return re.sub(r"(ctcguard-runs/)\d{8}-\d{6}-\d+(\S*)( *)", _replaced, text)
+
+
+def _replaced(found: re.Match[str]) -> str:
+    shown = f"{found[1]}20260101-120000-4711{found[2]}"
+    return shown + " " * max(0, len(found[0]) - len(shown)) if found[3] else shown
 
 
 def table() -> str:

@@ -27,9 +27,14 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",  # the arrays are tiny, and there may be a second worker
 }
 
-# Programs are compiled for one run on a few numbers each: five times faster without the compiler's efforts. In a
-# process with several devices (test_jax_matrix.py) whoever starts it chooses.
-QUICK = ("xla_llvm_disable_expensive_passes=true", "xla_backend_optimization_level=0")
+# Programs are compiled for one run on a few numbers each: ten times faster without the compiler's efforts. In a process
+# with several devices (test_jax_matrix.py) whoever starts it chooses.
+QUICK = (
+    "xla_llvm_disable_expensive_passes=true",
+    "xla_backend_optimization_level=0",
+    "xla_cpu_use_fusion_emitters=false",
+    "xla_cpu_parallel_codegen_split_count=1",
+)
 if "JAX_NUM_CPU_DEVICES" not in os.environ:
     os.environ["XLA_FLAGS"] = " ".join(f"--{flag}" for flag in QUICK)
 

@@ -14,7 +14,6 @@ import ctcguard.depth
 import ctcguard.guard
 from ctcguard import CTCVerdictError, watch
 from ctcguard.clock import ALWAYS_CALLS, MEMORY_CALLS, SELDOM_CALLS, Clock, Contained
-from ctcguard.probes import contract
 
 STEP_S = 0.06
 Run = Callable[[float, float, int], Clock]
@@ -102,16 +101,19 @@ def test_a_guard_made_slow_on_purpose_comes_down_under_its_budget(monkeypatch: p
         time.sleep(STEP_S)
         return {}
 
-    def counted(call: Any) -> Any:
-        checked.append(call)
-        return contract(call)
+    def counted(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def checks(call: Any) -> Any:
+            checked.append(call)
+            return check(call)
+
+        return checks
 
     measured: list[int] = []
     checked: list[Any] = []
-    for name in ("BRIEF", "FULL"):
-        depth = getattr(ctcguard.depth, name)
-        monkeypatch.setattr(ctcguard.depth, name, depth._replace(probes=(*depth.probes, slow)))
-    monkeypatch.setattr(ctcguard.guard, "contract", counted)
+    depth = ctcguard.depth.FULL
+    monkeypatch.setattr(ctcguard.depth, "FULL", depth._replace(probes=(*depth.probes, slow)))
+    for name in ("contract", "glimpse"):  # a call is checked by one of the two
+        monkeypatch.setattr(ctcguard.guard, name, counted(getattr(ctcguard.guard, name)))
     parameter = torch.nn.Parameter(torch.randn(40, 2, 9))
     optimizer = torch.optim.SGD([parameter], lr=0.0)
     with watch(budget=0.2, sinks=("jsonl",), run_dir="run") as guard:

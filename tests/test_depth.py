@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from ctcguard.call import CTCCall, ctc_call
-from ctcguard.clock import ALWAYS_CALLS
-from ctcguard.depth import BRIEF, CONTRACTS, EVERY_FRAME, EXACT_LOSS_CALLS, FULL, LOOK_CALLS, depth_of
+from ctcguard.depth import CONTRACTS, EVERY_FRAME, EXACT_LOSS_CALLS, FULL, depth_of
 
 
 def call(losses: object = None) -> CTCCall:
@@ -18,12 +17,8 @@ def call(losses: object = None) -> CTCCall:
     return ctc_call(log_probs=np.zeros((2, 9, 4)), targets=[[1], [1]], blank=0, losses=losses, **lengths)
 
 
-def test_first_in_full_then_in_short_with_a_look_from_time_to_time() -> None:
-    depths = [depth_of(call(np.ones(2)), number, False) for number in range(2, 200)]
-    assert depths[: ALWAYS_CALLS - 1] == [FULL] * (ALWAYS_CALLS - 1)
-    looks = [number for number, depth in enumerate(depths, start=2) if number > ALWAYS_CALLS and depth is FULL]
-    assert looks == list(range(ALWAYS_CALLS + LOOK_CALLS, 200, LOOK_CALLS))
-    assert set(depths) == {BRIEF, FULL}
+def test_in_full_as_long_as_the_budget_allows() -> None:
+    assert {depth_of(call(np.ones(2)), number, False) for number in range(2, 200)} == {FULL}
 
 
 def test_over_budget_only_contracts_and_losses() -> None:
@@ -39,7 +34,7 @@ def test_a_bad_loss_is_always_looked_at_in_full(loss: float, over_budget: bool) 
 
 def test_losses_on_a_device_are_not_read() -> None:
     losses = torch.empty(2, device="meta")
-    assert depth_of(call(losses), 41, False) == BRIEF
+    assert depth_of(call(losses), 41, False) == FULL
 
 
 def test_the_first_call_of_1024_has_one_utterance_looked_at_whole() -> None:

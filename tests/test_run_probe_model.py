@@ -13,18 +13,16 @@ import pytest
 from ctcguard import cli
 from ctcguard.errors import SettingsError
 from ctcguard.settings import load
+from tests.plain import printed
 
 SCRIPTS = Path(__file__).parent / "scripts"
 FINDINGS = Path("findings.jsonl")
 
 
-def outcome(*command: str) -> tuple[int, str, str]:
-    done = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True, timeout=100)
-    return done.returncode, done.stdout, done.stderr
-
-
 def guarded(*command: str) -> tuple[int, str, str]:
-    return outcome("-m", "ctcguard", "run", "--findings", str(FINDINGS), *command)
+    program = [sys.executable, "-m", "ctcguard", "run", "--findings", str(FINDINGS), *command]
+    done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=100)
+    return done.returncode, done.stdout, done.stderr
 
 
 def records() -> list[dict[str, Any]]:
@@ -55,7 +53,7 @@ def test_without_the_option_nobody_sees_it() -> None:
 def test_a_right_script_is_left_alone() -> None:
     code, out, err = guarded("--probe-model", str(SCRIPTS / "train_right.py"), "--steps", "3")
     assert (code, err) == (0, "")
-    assert out == outcome(str(SCRIPTS / "train_right.py"), "--steps", "3")[1]
+    assert out == printed(SCRIPTS / "train_right.py", "--steps", "3")
     (end,) = records()
     assert end["probe_model"] == "Sequential ran 2 times (4509 weights)"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -75,17 +76,33 @@ def _watching(settings: dict[str, Any]) -> Callable[[], AbstractContextManager[A
     return _seam(watch(sinks=(), **settings))
 
 
+class own_time:  # noqa: N801 - a context, entered again and again
+    """Lets a guard's clock stand still outside of the context: while it is the turn of others."""
+
+    def __init__(self, clock: Any) -> None:
+        self._outside_s, self._left_s = 0.0, time.perf_counter()
+        clock.now = lambda: time.perf_counter() - self._outside_s
+
+    def __enter__(self) -> None:
+        self._outside_s += time.perf_counter() - self._left_s
+
+    def __exit__(self, *error: object) -> None:
+        self._left_s = time.perf_counter()
+
+
 def _seam(guard: Any) -> Callable[[], AbstractContextManager[Any]]:
-    """A guard that sees what happens inside of the context only."""
+    """A guard that sees what happens inside of the context only, and takes no other time for that of its run."""
     from ctcguard_integrations import torch_seam
 
     torch_seam.remove(guard)
+    clock = own_time(guard.guard.clock)
 
     @contextmanager
     def seeing() -> Iterator[None]:
         torch_seam.add(guard)
         try:
-            yield
+            with clock:
+                yield
         finally:
             torch_seam.remove(guard)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,16 +67,17 @@ def run(stage: Stage) -> bool:
     screen.row("guard", "one line: trainer.add_callback(CTCGuard())")
     fields: dict[str, Any] = {"per_device_train_batch_size": size.batch, "report_to": ["wandb"]}
     trainer = make_trainer(model, processor, data, stage.directory, steps=size.steps, **fields)
-    trainer.add_callback(CTCGuard())
-    step_ms = _train(stage, trainer) / size.steps
+    guard = CTCGuard()
+    trainer.add_callback(guard)
+    step_ms = _train(stage, trainer, lambda: len(guard.watch.findings) if guard.watch else 0) / size.steps
     heard = transcribe(model, processor, examples(unseen, processor))
     return _conclude(stage, _show_transcripts(stage, unseen, heard), step_ms)
 
 
-def _train(stage: Stage, trainer: Trainer) -> float:
+def _train(stage: Stage, trainer: Trainer, findings: Callable[[], int]) -> float:
     """Train with a progress bar, and wandb offline; the milliseconds that it took."""
     bar = ProgressBar(stage.screen, trainer.args.max_steps)
-    trainer.add_callback(progress_callback(bar))
+    trainer.add_callback(progress_callback(bar, findings))
     with _offline_wandb(stage.directory) as file:
         try:
             seconds = float(trainer.train().metrics["train_runtime"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
@@ -50,6 +51,14 @@ class Screen:
         """A sign of life on a terminal, while nothing else is shown."""
         return self.console.status(Text(text), spinner="line") if self.console.is_terminal else nullcontext()
 
+    def table(self, cases: Iterable[tuple[str, str, bool]]) -> None:
+        """How all cases ended: name, what the guard said, and whether that was right."""
+        grid = Table.grid(padding=(0, 2))
+        for name, said, ok in cases:
+            mark = Text("ok" if ok else "FAILED", style="bold green" if ok else "bold red")
+            grid.add_row("", mark, Text(name, style="bold"), Text(said))
+        self.console.print(grid)
+
     def outcome(self, ok: bool, text: str) -> None:
         """How a case ended."""
         self.row("ok" if ok else "FAILED", text, "bold green" if ok else "bold red")
@@ -78,9 +87,9 @@ class ProgressBar:
         self._bar.start()
         self._bar.update(self._task, completed=step)
 
-    def logged(self, step: int, loss: float) -> None:
-        """Show the loss."""
-        self._bar.update(self._task, loss=f"loss {loss:.3f}")
+    def logged(self, step: int, loss: float, findings: int = 0) -> None:
+        """Show the loss, and how much the guard has found so far."""
+        self._bar.update(self._task, loss=f"loss {loss:.3f}, guard: {findings or 'no'} findings")
         if self._bar.disable and step * REPORTS // self._steps > (step - 1) * REPORTS // self._steps:
             self._screen.row("training", f"step {step} of {self._steps}, loss {loss:.3f}")
 
@@ -89,13 +98,15 @@ class ProgressBar:
         self._bar.stop()
 
 
-def progress_callback(bar: ProgressBar) -> TrainerCallback:
+def progress_callback(bar: ProgressBar, findings: Callable[[], int] = int) -> TrainerCallback:
     """Tell the Trainer to move a bar.
 
     Parameters
     ----------
     bar : ProgressBar
         To be moved.
+    findings : callable
+        How many the guard has made so far.
 
     Returns
     -------
@@ -110,7 +121,7 @@ def progress_callback(bar: ProgressBar) -> TrainerCallback:
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if "loss" in kwargs["logs"]:
-                bar.logged(state.global_step, float(kwargs["logs"]["loss"]))
+                bar.logged(state.global_step, float(kwargs["logs"]["loss"]), findings())
 
     return Moves()
 

@@ -1,7 +1,7 @@
 """Probes: arrays in, one small packed array out, and back to named readings on the host.
 
 `CONTRACT` probes look at targets and lengths; they are cheap and run before the loss. `DISTRIBUTION` probes look at the
-scores and losses; `SCREEN` is the short form of them. `EVIDENCE` is measured with them, or, of a call on the host, when
+scores and losses. `EVIDENCE` is measured with them, or, of a call on the host, when
 a rule asks for it (`evidence`). One whole utterance (`one_utterance`) is looked at at the first call, and rarely after.
 What is measured of which call, `ctcguard.depth` decides.
 """
@@ -23,7 +23,6 @@ from ctcguard.probes.log_probs import (
     other_axes,
     precision,
     probabilities,
-    screened,
 )
 from ctcguard.probes.loss import alignment_cost, has_alignments, losses
 from ctcguard.probes.targets import FAULTS, label_faults, label_range, removed_labels, transcripts, unknown_labels
@@ -44,10 +43,8 @@ EVIDENCE: dict[Probe, tuple[str, ...]] = {
 }
 """What a rule looks at only when something else is conspicuous, with the names of what each returns."""
 DISTRIBUTION = (*EXACT, *SAMPLED, *EVIDENCE)
-SCREEN: tuple[Probe, ...] = (losses, screened)
-"""In short: a sample of frames, and the little that can be said of it."""
-SCREEN_EVIDENCE: tuple[Probe, ...] = (precision, probabilities, other_axes)
-THOROUGH: tuple[Probe, ...] = (losses, partial(frame_maxima, every_frame=True), *SAMPLED)
+every_frame = partial(frame_maxima, every_frame=True)
+THOROUGH: tuple[Probe, ...] = (losses, every_frame, *SAMPLED)
 """When a loss is known to be bad: then the frames are looked for."""
 
 
@@ -57,13 +54,14 @@ __all__ = [
     "EVIDENCE",
     "EXACT",
     "SAMPLED",
-    "SCREEN",
-    "SCREEN_EVIDENCE",
     "THOROUGH",
     "Layout",
     "Probe",
     "contract",
     "evidence",
+    "label_range",
+    "lengths",
+    "looking_back",
     "losses",
     "measure",
     "one_utterance",
@@ -118,3 +116,13 @@ def evidence(call: CTCCall, probes: Sequence[Probe]) -> dict[str, Callable[[], d
         return {}
     able = [probe for probe in probes if probe is not alignment_cost or has_alignments(call)]
     return {name: later for probe in able for later in [partial(read, call, (probe,))] for name in EVIDENCE[probe]}
+
+
+def looking_back(call: CTCCall) -> dict[str, Callable[[], dict[str, float | HostArray]]]:
+    """As `evidence`: what explains a bad gradient of a call that was sound, and was not measured any further."""
+    if 0 in call.scores.shape:
+        return {}
+    return {
+        "non_finite_padding_frames": partial(read, call, (every_frame,)),
+        "minus_inf_fraction": partial(read, call, (normalisation,)),
+    }

@@ -30,9 +30,7 @@ from ctcguard.call import CTCCall
 SCANNED_VALUES = 2**21
 """Values on the host up to which `frame_maxima` reads every frame: more would cost more than a guard may."""
 SAMPLED_FRAMES = 1024
-"""Frames read by `normalisation` and `greedy` …"""
-SCREENED_FRAMES = 256
-"""… or by `screened`, at most …"""
+"""Frames read by `normalisation` and `greedy`, at most …"""
 SAMPLED_VALUES = 65_536
 """… and values: wide vocabularies cost no more than narrow ones."""
 EVIDENCE_VALUES = 8_192
@@ -65,23 +63,18 @@ def _valid(call: CTCCall) -> Array:
     return arange(frames, call.frames)[None, :] < frames[:, None]
 
 
-def _strides(call: CTCCall, frames: int) -> tuple[int, int]:
-    """One in so many utterances and frames is read, to read that many frames at most."""
+def _sample(call: CTCCall) -> _Sample:
     step = ceil(call.batch * call.classes / SAMPLED_VALUES)
-    most = min(frames, SAMPLED_VALUES // call.classes) // ceil(call.batch / step)
-    return step, ceil(call.frames / max(1, most))
-
-
-def _sample(call: CTCCall, frames: int = SAMPLED_FRAMES) -> _Sample:
-    step, stride = _strides(call, frames)
+    most = min(SAMPLED_FRAMES, SAMPLED_VALUES // call.classes) // ceil(call.batch / step)
+    stride = ceil(call.frames / max(1, most))
     values = turned(wide(narrow_view(call.scores)[::step, ::stride, :]))
     valid = call.once(_valid)[::step, ::stride]
     return _Sample(values, namespace(valid).reshape(valid, (-1,)))
 
 
-def _peaks(call: CTCCall, frames: int = SAMPLED_FRAMES) -> Array:
+def _peaks(call: CTCCall) -> Array:
     """The largest value of each sampled frame, (frames,)."""
-    return highest(call.once(_sample, frames).values, axis=0)
+    return highest(call.once(_sample).values, axis=0)
 
 
 def frame_maxima(call: CTCCall, every_frame: bool = False) -> dict[str, Array]:
@@ -121,39 +114,6 @@ def frame_maxima(call: CTCCall, every_frame: bool = False) -> dict[str, Array]:
     return _of_maxima(highest(call.scores[:, ::stride, :], axis=2), call.once(_valid)[:, ::stride])
 
 
-def screened(call: CTCCall) -> dict[str, Array]:
-    """`frame_maxima` and `normalisation` in short: of 256 frames, and of those alone.
-
-    Parameters
-    ----------
-    call : CTCCall
-        ``scores`` (batch, time, classes), ``input_lengths`` (batch,). With very wide vocabularies the maxima are those
-        of each first frame.
-
-    Returns
-    -------
-    dict
-        The columns of `frame_maxima` and the scalars of `normalisation`. Nothing when an axis is empty.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from ctcguard.call import ctc_call
-    >>> scores = np.log(np.full((1, 2560, 4), 0.25))
-    >>> scores[0, ::10, 2] = np.nan
-    >>> call = ctc_call(log_probs=scores, targets=[[1]], input_lengths=[2560], target_lengths=[1], blank=0)
-    >>> int(screened(call)["non_finite_frames"][0])
-    256
-    """
-    if 0 in call.scores.shape:
-        return {}
-    step, stride = _strides(call, SCREENED_FRAMES)
-    maxima = highest(call.scores[:, :1, :], axis=2) if step > 1 else call.once(_peaks, SCREENED_FRAMES)
-    maxima = namespace(maxima).reshape(maxima, (call.batch, -1))
-    valid = call.once(_valid)[:, : 1 if step > 1 else None : stride]
-    return _of_maxima(maxima, valid) | normalisation(call, SCREENED_FRAMES)
-
-
 def _of_maxima(maxima: Array, valid: Array) -> dict[str, Array]:
     maxima = host_view(wide(maxima))
     xp = namespace(maxima)
@@ -167,16 +127,14 @@ def _of_maxima(maxima: Array, valid: Array) -> dict[str, Array]:
     }
 
 
-def normalisation(call: CTCCall, frames: int = SAMPLED_FRAMES) -> dict[str, Array]:
+def normalisation(call: CTCCall) -> dict[str, Array]:
     """Whether sampled valid frames are distributions.
 
     Parameters
     ----------
     call : CTCCall
-        ``scores`` (batch, time, classes). Every k-th frame is read, from frame 0 on, k so that at most ``frames`` and
-        about 65,536 values are; with very wide vocabularies every k-th utterance.
-    frames : int
-        How many.
+        ``scores`` (batch, time, classes). Every k-th frame is read, from frame 0 on, k so that at most 1,024 and about
+        65,536 values are; with very wide vocabularies every k-th utterance.
 
     Returns
     -------
@@ -196,8 +154,8 @@ def normalisation(call: CTCCall, frames: int = SAMPLED_FRAMES) -> dict[str, Arra
     """
     if 0 in call.scores.shape:
         return {}
-    values, valid = call.once(_sample, frames)
-    xp, peak = namespace(values), call.once(_peaks, frames)
+    values, valid = call.once(_sample)
+    xp, peak = namespace(values), call.once(_peaks)
     logsumexp = xp.where(valid, _logsumexp(values, peak, 0), 0.0)
     infinite = xp.sum(xp.astype(values == -float("inf"), values.dtype), axis=0)
     count = xp.sum(xp.astype(valid, values.dtype)) * call.classes
@@ -235,7 +193,7 @@ def probabilities(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    values, valid = call.once(_sample, SAMPLED_FRAMES)
+    values, valid = call.once(_sample)
     xp = namespace(values)
     return {
         "row_sum_error": highest(xp.where(valid, xp.abs(xp.sum(values, axis=0) - 1), 0.0)),
@@ -272,7 +230,7 @@ def precision(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    values, valid = call.once(_sample, SAMPLED_FRAMES)
+    values, valid = call.once(_sample)
     stride = ceil(values.shape[1] * call.classes / EVIDENCE_VALUES)
     xp, values = namespace(values), values[:, ::stride]
     counted = xp.where(valid[::stride] & xp.isfinite(values), values, 0.0)
@@ -314,9 +272,9 @@ def greedy(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape:
         return {}
-    values, valid = call.once(_sample, SAMPLED_FRAMES)
+    values, valid = call.once(_sample)
     xp = namespace(values)
-    winners = xp.astype(values == call.once(_peaks, SAMPLED_FRAMES), values.dtype)
+    winners = xp.astype(values == call.once(_peaks), values.dtype)
     ties, frames = xp.sum(winners, axis=0), xp.astype(valid, values.dtype)
     wins = xp.matmul(winners, frames / xp.where(ties > 0, ties, 1.0))
     total = xp.sum(frames)

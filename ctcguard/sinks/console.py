@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctcguard.finding import Finding, Severity
-from ctcguard.verdict import Verdict
+from ctcguard.verdict import ROW_CHARACTERS, Verdict, inert
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFORMATION: "bold cyan"}
 LABELS = {"fix": "bold green", "cause": "bold"}
@@ -22,7 +22,7 @@ def panel(verdict: Verdict) -> Panel:
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True, justify="right")
     table.add_column(overflow="fold")
-    where = [("call", verdict.place())] if verdict.place() else []
+    where = [("call", inert(verdict.place(), ROW_CHARACTERS))] if verdict.place() else []
     for label, text in where + verdict.rows():
         style = LABELS.get(label, "dim" if label else "bold")
         table.add_row(Text(label, style=style), Text(text, style="bold" if label in ("", "fix") else ""))
@@ -48,8 +48,15 @@ class ConsoleSink:
         """Nothing: findings are shown in their verdict."""
 
     def verdict(self, verdict: Verdict) -> None:
-        """Show the panel."""
-        self._console.print(panel(verdict))
+        """Show the panel; a character that the terminal does not have, as Python writes it in a string."""
+        encoding = self._console.encoding
+        if encoding.startswith("utf"):
+            self._console.print(panel(verdict))
+            return
+        with self._console.capture() as shown:
+            self._console.print(panel(verdict))
+        self._console.file.write(shown.get().encode(encoding, "backslashreplace").decode(encoding))
+        self._console.file.flush()
 
     def readings(self, scalars: Mapping[str, float], step: int) -> None:
         """Nothing: the screen belongs to the training."""

@@ -12,6 +12,7 @@ import torch
 from transformers import Trainer
 
 from ctcguard.case import Case
+from ctcguard.guard import Guard
 from ctcguard_integrations.torch_loop import Watch
 
 LOOKED_STEPS = 3
@@ -67,11 +68,11 @@ class TrainerLosses:
         watch = self._watching()
         if watch is None:
             return original(*args, **kwargs)
-        before = len(watch.guard.step_cases)
+        before = watch.guard.micro_step
         loss = original(*args, **kwargs)
         with watch.guard.contained("Trainer.training_step"):
             self._keep_count(loss)
-            self._accumulate(loss, watch.guard.step_cases[before:])
+            self._accumulate(loss, watch.guard, before)
             self._compare(watch)
         return loss
 
@@ -102,12 +103,13 @@ class TrainerLosses:
         self._micro_batches = self._hidden = 0
         watch.guard.check_step(found, "Trainer.log")
 
-    def _accumulate(self, loss: torch.Tensor, cases: tuple[Case, ...]) -> None:
+    def _accumulate(self, loss: torch.Tensor, guard: Guard, before: int) -> None:
         """Gather the micro-batches of a step; only whole steps of single means can be compared."""
         steps = getattr(self._trainer, "current_gradient_accumulation_steps", 1)
         if steps < 2 or self._looked >= LOOKED_STEPS:
             self._step = []
             return
+        cases = guard.step_cases[before:]
         one = len(cases) == 1 and cases[0].call.reduction == "mean"
         self._step.append(MicroBatch(loss, cases[0]) if one else None)
         if len(self._step) >= steps:

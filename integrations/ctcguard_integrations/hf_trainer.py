@@ -57,7 +57,7 @@ class CTCGuard(TrainerCallback, ExportableState):
         load(**settings)
         self._settings = settings
         self._watch: Watch | None = None
-        self._texts: tuple[str, ...] = ()
+        self._dataset: Any = None
         if guard is not None:
             _shared = guard
 
@@ -82,8 +82,12 @@ class CTCGuard(TrainerCallback, ExportableState):
             hf_resume.load(watch, args)
         guard.reporter.stop_by_raising = False
         guard.at_step(state.global_step)
+        texts: tuple[str, ...] = ()
+        dataset, self._dataset = self._dataset, None
+        with guard.contained("texts of the data set"):
+            texts = texts_of(dataset)
         with guard.contained("train begin"):
-            values = head_of(model) | {"texts": self._texts}
+            values = head_of(model) | {"texts": texts}
             if values and (guard.vocabulary is not None or "config_vocab_size" in values):
                 guard.check_setup(values, f"{type(model).__name__}")
         if guard.reporter.stop is not None:
@@ -91,7 +95,7 @@ class CTCGuard(TrainerCallback, ExportableState):
 
     def beginning(self, trainer: Trainer) -> None:
         """``Trainer.train`` was called; its callbacks are not told of the trainer itself."""
-        self._texts = texts_of(trainer.train_dataset)
+        self._dataset = trainer.train_dataset
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take over the Trainer's count of steps."""
@@ -127,7 +131,7 @@ class CTCGuard(TrainerCallback, ExportableState):
 
     def _begin(self, output_dir: Path, processing_class: Any) -> Watch:
         self.finish()
-        found = None if processing_class is None else Vocabulary.found_in(processing_class)
+        found, fault = _vocabulary(processing_class)
         if not self._settings and _shared is not None and _shared.is_open:
             self._watch = _shared
             self._watch.guard.vocabulary = self._watch.guard.vocabulary or found
@@ -135,6 +139,8 @@ class CTCGuard(TrainerCallback, ExportableState):
         settings = load(**{"vocabulary": found, **self._settings})
         guard = Guard(settings, outer_sinks(settings), default_dir=output_dir / "ctcguard")
         self._watch = Watch(guard, self._settings)
+        if fault is not None:
+            guard.reporter.fault("processing_class", "capture", fault)
         return self._watch
 
     def _stop(self, control: Any, optimizer: Any) -> None:
@@ -143,6 +149,14 @@ class CTCGuard(TrainerCallback, ExportableState):
         control.should_training_stop = True
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
+
+
+def _vocabulary(processing_class: Any) -> tuple[Vocabulary | None, Exception | None]:
+    """What it says of the classes; nothing, and why, where it cannot say it."""
+    try:
+        return None if processing_class is None else Vocabulary.found_in(processing_class), None
+    except Exception as error:  # noqa: BLE001 - any tokenizer, with any backend: it must not end a training
+        return None, error
 
 
 def head_of(model: Any) -> dict[str, Any]:

@@ -14,14 +14,19 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.sharding import PartitionSpec
 
-from ctcguard.call import ctc_call
+from ctcguard.call import CTCCall, ctc_call
 from ctcguard.errors import CallError
-from ctcguard.probes import CONTRACT, DISTRIBUTION, measure
+from ctcguard.packing import Layout, pack
+from ctcguard.probes import CONTRACT, DISTRIBUTION, label_range, lengths, losses, measure
 from ctcguard.probes.paddings import forward_maximum, padding_faults
 from ctcguard_integrations.jax_measured import Measured, Packed, Site
 
 IN_CALL = ("scores", "targets", "input_lengths", "target_lengths", "losses")
 ARRAYS = ("log_probs", "logits", "targets", "input_lengths", "target_lengths", "losses")
+ALWAYS = np.asarray(True)
+BRIEF = (lengths, label_range, losses)
+"""Measured in every run; with the paddings it tells whether labels, lengths and losses are sound."""
+REST = tuple(probe for probe in (*CONTRACT, *DISTRIBUTION) if probe not in BRIEF)
 Expects = Literal["log_probs", "logits"]
 
 
@@ -43,17 +48,19 @@ class Seen:
     blank: int
     facts: dict[str, Any]
 
-    def measured(self, room_bytes: int = 0) -> Measured:
-        """Run the probes: in the program that is traced, or in one of their own. Scores that fit are kept with it."""
+    def measured(self, room_bytes: int = 0, look: Any = ALWAYS) -> Measured:
+        """Run the probes: in the program that is traced, or in one of their own. Scores that fit are kept with it.
+
+        Where ``look`` is False when the program runs, and the call is sound, its scores are not looked at.
+        """
         if len(self.arrays["scores"].shape) != 3:
             raise CallError(f"{self.expects} must be (batch, time, classes), not {self.arrays['scores'].shape}")
-        packed = _anywhere(
-            partial(_packed, expects=self.expects, blank=self.blank, unknown=self.facts.get("unknown")), self.arrays
-        )
+        options = {"expects": self.expects, "blank": self.blank, "unknown": self.facts.get("unknown")}
+        packed = _anywhere(partial(_packed, **options), {**self.arrays, "look": look})
         shapes: dict[str, Any] = {name: _stand_in(array) for name, array in self.arrays.items() if name in IN_CALL}
         call = ctc_call(**{self.expects: shapes.pop("scores")}, **shapes, blank=self.blank, **self.facts)
         mesh = jax.sharding.get_abstract_mesh()
-        site = Site(call, packed.layout, prod(mesh.shape[axis] for axis in mesh.manual_axes))
+        site = Site(call, packed.brief, packed.rest, prod(mesh.shape[axis] for axis in mesh.manual_axes))
         scores = self.arrays["scores"] if self.arrays["scores"].nbytes <= room_bytes else None
         return Measured(packed.array, self.arrays["targets"], self.arrays["target_lengths"], site, scores)
 
@@ -98,14 +105,38 @@ def _joined(array: Any, mapped: bool, size: int, name: str) -> Any:
 
 @partial(jax.jit, static_argnames=("expects", "blank", "unknown"), inline=True)
 def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int, unknown: int | None) -> Packed:
-    given: dict[str, Any] = {name: arrays[name] for name in IN_CALL if name in arrays}
-    call = ctc_call(**{expects: given.pop("scores")}, **given, blank=blank, unknown=unknown)
-    found: dict[str, Any] = {}
+    def the_call() -> CTCCall:  # one for each trace: what its probes share must not leave that
+        given: dict[str, Any] = {name: arrays[name] for name in IN_CALL if name in arrays}
+        return ctc_call(**{expects: given.pop("scores")}, **given, blank=blank, unknown=unknown)
+
+    call = the_call()
+    contract: dict[str, Any] = {name: value for probe in BRIEF for name, value in probe(call).items()}
     if "label_paddings" in arrays:
-        found |= padding_faults(arrays["frame_paddings"], arrays["label_paddings"], arrays["targets"])
-    if "phi" in arrays:
-        found |= forward_maximum(arrays["phi"], arrays["emit"], call.input_lengths, call.target_lengths)
-    return Packed(*measure(call, (*CONTRACT, *DISTRIBUTION, lambda _: found), beside=call.scores))
+        contract |= padding_faults(arrays["frame_paddings"], arrays["label_paddings"], arrays["targets"])
+    brief, brief_layout = pack(contract, call.batch, call.scores)
+    layouts: list[Layout] = []
+
+    def looked() -> Any:
+        inner, found = the_call(), {}
+        if "phi" in arrays:
+            found = forward_maximum(arrays["phi"], arrays["emit"], inner.input_lengths, inner.target_lengths)
+        rest, layout = measure(inner, (*REST, lambda _: found), inner.scores)
+        layouts.append(layout)
+        return rest.astype(brief.dtype)
+
+    shape = jax.eval_shape(looked)
+    look = arrays["look"] | ~_sound(contract, call)
+    rest = jax.lax.cond(look, looked, lambda: jnp.zeros(shape.shape, shape.dtype))
+    return Packed(jnp.concatenate([brief, rest, look[None].astype(brief.dtype)]), brief_layout, layouts[0])
+
+
+def _sound(contract: dict[str, Any], call: CTCCall) -> Any:
+    """Whether nothing is conspicuous in labels, lengths and losses: in part what `ctcguard.sound` asks for."""
+    inside = (contract["label_min"] >= 0) & (contract["label_max"] < call.classes) & (contract["blank_count"] == 0)
+    spare = contract["input_lengths"] - contract["target_lengths"] - contract["adjacent_repeats"]
+    fits = (spare >= 0).all() & (contract["input_lengths"] <= call.frames).all()
+    found = contract.get("losses")
+    return inside & fits & (True if found is None else ((found > 0) & (found < jnp.inf)).all())
 
 
 def of_optax(arguments: dict[str, Any], result: tuple[Any, ...], **facts: Any) -> Seen:

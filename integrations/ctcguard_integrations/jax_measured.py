@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
+from ctcguard._array import HostArray
 from ctcguard.call import CTCCall
-from ctcguard.probes import Layout
+from ctcguard.packing import Layout, listed, unpack
 from ctcguard_integrations.jax_shards import readable_part
 
 
@@ -21,18 +23,45 @@ class Site:
     ----------
     call : CTCCall
         With stand-ins for its arrays: shape and dtype, no values.
-    layout : Layout
-        What stands where in its packed array.
+    brief : Layout
+        What stands where in the first part of its packed array: contracts and losses.
+    rest : Layout
+        What stands behind it, and before the last number, which says whether the rest was measured in that run.
     devices : int
         How many run it side by side, each with its part of the batch: those of `jax.pmap` and `jax.shard_map`.
     """
 
     call: CTCCall
-    layout: Layout
+    brief: Layout
+    rest: Layout
     devices: int = 1
 
-    def with_labels(self, targets: Any, target_lengths: Any, utterance_ids: tuple[str, ...]) -> CTCCall:
-        """The call with the labels that it had in one run and the names of its utterances."""
+    @property
+    def batch(self) -> int:
+        """Utterances of one device."""
+        return self.brief.batch
+
+    def passing(self, packed: HostArray) -> dict[str, Any] | None:
+        """What was measured in short, as `ctcguard.sound.glimpse` has it; None where the rest was measured too."""
+        return None if packed[-1] else listed(packed[: self.brief.size], self.brief) | self._facts
+
+    def unpacked(self, packed: HostArray) -> dict[str, Any]:
+        """All that was measured, by name."""
+        size = self.brief.size
+        rest = unpack(packed[size:-1], self.rest) if packed[-1] else {}
+        return unpack(packed[:size], self.brief) | rest
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        call = self.call
+        room = None if call.concatenated else call.targets.shape[-1]
+        sizes = {"batch": call.batch, "frames": call.frames, "classes": call.classes}
+        return {**sizes, "blank": call.blank, "label_room": room}
+
+    def with_labels(
+        self, targets: Any, target_lengths: Any, utterance_ids: tuple[str, ...], log_probs: Any = None
+    ) -> CTCCall:
+        """The call with the labels that it had in one run and the names of its utterances; its scores are gone."""
         return replace(self.call, targets=targets, target_lengths=target_lengths, utterance_ids=utterance_ids)
 
 
@@ -111,7 +140,7 @@ class Measured:
         """The scores, of one device of a pmap; empty where they cannot be read here."""
         scores = None if self.scores is None else OnHost(self.scores, device)
         gone = scores is None or not scores.is_whole
-        return np.zeros((self.site.layout.batch, 0, 0), np.float32) if gone else scores
+        return np.zeros((self.site.batch, 0, 0), np.float32) if gone else scores
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Site]:
         """For JAX."""
@@ -127,22 +156,25 @@ class Measured:
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
 class Packed:
-    """A packed array whose layout outlives the trace.
+    """A packed array whose layouts outlive the trace.
 
     Attributes
     ----------
-    array, layout
-        What `ctcguard.probes.measure` returns.
+    array
+        Both parts, and whether the second was measured.
+    brief, rest
+        As in `Site`.
     """
 
     array: Any
-    layout: Layout
+    brief: Layout
+    rest: Layout
 
-    def tree_flatten(self) -> tuple[tuple[Any], Layout]:
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[Layout, Layout]]:
         """For JAX."""
-        return (self.array,), self.layout
+        return (self.array,), (self.brief, self.rest)
 
     @classmethod
-    def tree_unflatten(cls, layout: Layout, arrays: tuple[Any]) -> Packed:
+    def tree_unflatten(cls, layouts: tuple[Layout, Layout], arrays: tuple[Any]) -> Packed:
         """For JAX."""
-        return cls(arrays[0], layout)
+        return cls(arrays[0], *layouts)

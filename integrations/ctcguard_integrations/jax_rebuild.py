@@ -8,24 +8,35 @@ import types
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental.layout import Format
 from jax.sharding import PartitionSpec, Sharding
 
+from ctcguard_integrations.jax_call import ALWAYS
 from ctcguard_integrations.jax_recorder import Recorder
 from ctcguard_integrations.jax_seam import Sheet, active
 
+LOOK = "_ctcguard_look"
 Step = Any
 """A callable, with what JAX and flax attach to it."""
 
 
 class Rebuilt:
-    """A compiled step with one more output, which goes to the recorder before the step's own are handed back."""
+    """A compiled step with one more output, which goes to the recorder before the step's own are handed back.
 
-    def __init__(self, original: Step, compiled: Step, recorder: Recorder) -> None:
+    With ``takes_look`` it has one more argument too, by name: whether to look at scores in that run.
+    """
+
+    def __init__(self, original: Step, compiled: Step, recorder: Recorder, takes_look: bool) -> None:
         functools.update_wrapper(self, original, updated=())
-        self._original, self._compiled, self._recorder = original, compiled, recorder
+        self._original, self._compiled, self._recorder, self._takes_look = original, compiled, recorder, takes_look
+        self._looks: tuple[Any, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        look = self._recorder.looks()
+        if self._takes_look:
+            self._looks = self._looks or tuple(map(jax.device_put, np.asarray([False, True])))
+            kwargs[LOOK] = self._looks[look]
         outputs, measured = self._compiled(*args, **kwargs)
         self._recorder.returned(measured, outputs)
         return outputs
@@ -62,7 +73,7 @@ def _traced(function: Step, recorder: Recorder) -> Step:
 
     @functools.wraps(function, updated=())
     def traced(*args: Any, **kwargs: Any) -> Any:
-        sheet = Sheet(recorder)
+        sheet = Sheet(recorder, kwargs.pop(LOOK, ALWAYS))
         with active(recorder, recorder.key, sheet):
             outputs = function(*args, **kwargs)
         recorder.check_head()
@@ -87,7 +98,7 @@ def _jitted(step: Step, recorder: Recorder, function: Step | None = None) -> Reb
     if _placed(info, "out"):
         options["out_shardings"] = (_placement(info, "out"), None)
     compiled = jax.jit(_traced(function or step.__wrapped__, recorder), **options)
-    return Rebuilt(step, compiled, recorder)
+    return Rebuilt(step, compiled, recorder, takes_look="in_shardings" not in options)
 
 
 def _placed(info: Any, side: str) -> bool:
@@ -138,7 +149,7 @@ def _pmapped(step: Step, recorder: Recorder) -> Step | None:
         static_broadcasted_argnums=static,
         donate_argnums=tuple(dynamic[index] for index in donated),
     )
-    return Rebuilt(step, compiled, recorder)
+    return Rebuilt(step, compiled, recorder, takes_look=False)
 
 
 def _variables(function: Any) -> dict[str, Any]:

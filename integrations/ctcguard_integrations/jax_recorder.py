@@ -16,7 +16,7 @@ import numpy as np
 from ctcguard.callsite import call_site
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
-from ctcguard_integrations.jax_call import Seen, blank_of, of_observed, of_optax
+from ctcguard_integrations.jax_call import ALWAYS, Seen, blank_of, of_observed, of_optax
 from ctcguard_integrations.jax_measured import Measured, OnHost, Site
 from ctcguard_integrations.jax_provenance import provenance
 from ctcguard_integrations.jax_queue import LONGEST, Entry, Queue
@@ -112,7 +112,8 @@ class Recorder:
         if seen.mapped():
             seen.unmapped(lambda whole: self._route(whole, sheet))
             return
-        measured = self.ranks.readable(seen.measured(self.guard.flight.room_bytes))
+        look = sheet.look if sheet is not None and sheet.takes(seen.arrays) else ALWAYS
+        measured = self.ranks.readable(seen.measured(self.guard.flight.room_bytes, look))
         if not any(isinstance(array, jax.core.Tracer) for array in jax.tree.leaves(measured)):
             self._queue.add(self._entry(self.step, "direct", measured))
             if self.urgent:
@@ -125,6 +126,11 @@ class Recorder:
             jax.debug.callback(deliver, _device(), measured.packed, measured.targets, measured.target_lengths)
 
     # What the compiled step brings.
+
+    def looks(self) -> bool:
+        """Whether the scores of the coming step are looked at; a step is a call for the clock."""
+        self.guard.arriving()
+        return not self.guard.brief
 
     def returned(self, measured: list[Measured], outputs: Any) -> None:
         """A compiled step was started; ``measured`` and ``outputs`` are there when it is done."""
@@ -171,7 +177,7 @@ class Recorder:
         # A failure of the step itself (out of memory, a debug check) is the user's: he meets it in his own outputs.
         with suppress(jax.errors.JaxRuntimeError):
             packed = np.asarray(entry.measured.packed)
-            for index in np.ndindex(*packed.shape[:-1]):
+            for index in np.ndindex(*packed.shape[:-1]) if packed.ndim > 1 else ((),):
                 try:
                     self._judge(entry, index, packed[index])
                 except CTCVerdictError as error:
@@ -186,14 +192,17 @@ class Recorder:
             if self.guard.step != entry.step:
                 self.guard.at_step(entry.step)
             self.routes[entry.route] += 1
-            batch = site.layout.batch
+            batch = site.batch
             # A call of only some of the step's utterances (a micro-batch) does not say which.
             named = len(entry.ids) == site.devices * batch
             ids = entry.ids[device * batch : (device + 1) * batch] if named else ()
-            call = site.with_labels(OnHost(measured.targets, part), OnHost(measured.target_lengths, part), ids)
-            case = self.guard.open(call, "train", early=False)
+            make = partial(site.with_labels, OnHost(measured.targets, part), OnHost(measured.target_lengths, part), ids)
+            passing = site.passing(packed)
+            if passing is not None and self.guard.pass_measured(passing, make, site.call.scores):
+                return
+            case = self.guard.open(make(), "train", early=False)
             case.held = measured.held(part)
-            self.guard.judge(case, packed, site.layout)
+            self.guard.judge_readings(case, site.unpacked(packed))
 
     def name(self, ids: tuple[str, ...]) -> None:
         """Name the utterances of the next step."""

@@ -48,14 +48,17 @@ class Sheet:
     ----------
     recorder : Recorder
         Whose step it is.
+    look : array of bool, ()
+        Whether scores are looked at when the step runs.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, look: Any) -> None:
         self.recorder = recorder
+        self.look = look
         self.measured: list[Measured] = []
         self._trace = find_top_trace(())
 
-    def takes(self, measured: Measured) -> bool:
+    def takes(self, measured: Any) -> bool:
         """Whether all of it belongs to the trace of the step itself, not to one inside it (scan, jit, checkpoint)."""
         arrays = [array for array in jax.tree.leaves(measured) if isinstance(array, jax.core.Tracer)]
         return all(getattr(array, "_trace", None) is self._trace for array in arrays)

@@ -15,7 +15,7 @@ from jax.extend.core import get_opaque_trace_state
 
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
-from ctcguard.guarded import Guarded
+from ctcguard.guarded import Guarded, name_of
 from ctcguard.settings import load
 from ctcguard_integrations import jax_seam
 from ctcguard_integrations.jax_rebuild import rebuilt
@@ -50,7 +50,7 @@ class GuardedStep(Guarded, Generic[P, R]):
 
     def batch(self, ids: Iterable[object]) -> None:
         """Name the utterances of the next call of the step; findings then show these names."""
-        self._recorder.name(tuple(map(str, ids)))
+        self._recorder.name(tuple(map(name_of, ids)))
 
     def flush(self) -> None:
         """Judge all steps started so far; this waits for the device."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ctcguard.finding import Finding
@@ -18,13 +19,16 @@ class LateWandb:
     name = "wandb"
 
     def __init__(self) -> None:
+        self.files_of_run: Callable[[], Path] | None = None
         self._sink: Sink | None = None
 
     def _ready(self) -> Sink | None:
-        if self._sink is None and "wandb" in sys.modules:
+        # Not there yet while it is being imported, and never in a folder of that name or where an import is blocked.
+        if self._sink is None and hasattr(sys.modules.get("wandb"), "run"):
             from ctcguard_integrations.wandb_alerts import WandbAlerts
 
             self._sink = WandbAlerts()
+            self._sink.files_of_run = self.files_of_run
         return self._sink
 
     @property

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from ctcguard._array import HostArray, host_view, is_host
 from ctcguard.call import CTCCall, ctc_call
 from ctcguard.callsite import call_site
-from ctcguard.case import Case
+from ctcguard.case import Case, Passing
+from ctcguard.finding import Phase
 from ctcguard.guard import Guard
 from ctcguard.probes import CONTRACT, evidence, measure, read
+from ctcguard.sound import Given
 from ctcguard_integrations.hf_labels import given_labels
 from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_pending import DeviceTime, Pending
 from ctcguard_integrations.torch_posterior import wrong_gradient
 from ctcguard_integrations.torch_provenance import Origin, origin, same_head
 
+LABELS = ("targets", "input_lengths", "target_lengths")
 REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -40,57 +45,77 @@ class Capture:
         self._gradients = gradients
         self._origins: dict[tuple[Any, ...], Origin] = {}
         self._altering: set[str] = set()
+        self._sites: dict[Phase, str] = {}
 
-    def torch_call(self, arguments: dict[str, Any]) -> CTCCall:
-        """The arguments of ``torch.ctc_loss`` in the normal form.
+    def open_torch(self, arguments: dict[str, Any]) -> Case | Passing:
+        """Hand a call of ``torch.ctc_loss`` to the guard.
 
         Raises
         ------
         CallError
             For shapes that torch refuses too.
         """
-        site = call_site(4)
-        options = {
-            name: arguments[name] for name in ("log_probs", "targets", "input_lengths", "target_lengths", "blank")
-        }
-        return ctc_call(
-            **_detached(options),
-            batch_first=False,
+        given = arguments["log_probs"]
+        scores = given.detach().transpose(0, 1) if given.ndim == 3 else given.detach()
+        labels = {name: _on_host(arguments[name]) for name in LABELS}
+        before_removal = _on_host(given_labels())
+        make = partial(
+            ctc_call,
+            **labels,
+            blank=arguments["blank"],
             reduction=REDUCTIONS[arguments["reduction"]],
             zero_infinity=bool(arguments["zero_infinity"]),
             framework="torch",
             source="torch.ctc_loss",
-            call_site=site,
-            provenance=self._origin(arguments["log_probs"], site).provenance,
-            given_labels=host_view(given_labels()),
+            given_labels=before_removal,
         )
+        phase = self._arrived()
+        if self._guard.brief and scores.ndim == 3 and all(type(array) is np.ndarray for array in labels.values()):
+            seen = Given(tuple(scores.shape), **labels, blank=arguments["blank"], given_labels=before_removal)
+            passing = self._guard.glimpse(seen, partial(make, call_site=self._sites.get(phase, "")), scores, phase)
+            if passing is not None:
+                self._gradients.glimpsed(given)
+                return passing
+        return self._open(make(log_probs=scores, call_site=call_site(3)), given, phase)
 
     def observed_call(self, call: dict[str, Any]) -> CTCCall:
         """What the user said of a loss of their own, in the normal form."""
-        scores: Any = call.get("log_probs", call.get("logits"))
-        site = call_site(3)
-        made = self._origin(scores, site).provenance if isinstance(scores, torch.Tensor) else None
-        facts = {"framework": "torch", "source": "guard.observe", "call_site": site}
-        return ctc_call(**{**_detached(call), **facts, **({"provenance": made} if made else {})})
+        facts = {"framework": "torch", "source": "guard.observe", "call_site": call_site(3)}
+        return ctc_call(**{**_detached(call), **facts})
 
     def open(self, call: CTCCall, scores: Any) -> Case:
-        """Hand a call to the guard; its targets and lengths are judged now if they are on the host."""
-        train = torch.is_grad_enabled()
-        contract = (call.targets, call.input_lengths, call.target_lengths)
-        early = self._guard.settings.strict or all(map(is_host, contract))
-        case = self._guard.open(call, "train" if train else "eval", early)
-        if train and isinstance(scores, torch.Tensor):
+        """Hand a call that a user described to the guard."""
+        return self._open(call, scores, self._arrived())
+
+    def _arrived(self) -> Phase:
+        self._guard.arriving()
+        return "train" if torch.is_grad_enabled() else "eval"
+
+    def _open(self, call: CTCCall, scores: Any, phase: Phase) -> Case:
+        """Targets and lengths are judged now if they are on the host."""
+        self._sites[phase] = call.call_site
+        on_host = all(type(array) is np.ndarray for array in (call.targets, call.input_lengths, call.target_lengths))
+        case = self._guard.open(self._with_origin(call, scores), phase, on_host or self._guard.settings.strict)
+        if phase == "train" and isinstance(scores, torch.Tensor):
             self._gradients.called(scores, self._origin(scores, call.call_site))
         return case
 
-    def measure(self, case: Case, losses: torch.Tensor | None) -> None:
-        """Measure what has not been measured yet, and judge it now or when it arrives."""
-        call = case.call if losses is None else case.call.with_losses(host_view(losses.detach()).reshape(-1))
+    def measure(self, taken: Case | Passing, scores: Any, losses: torch.Tensor | None) -> Case | None:
+        """Measure what has not been measured yet, and judge it now or when it arrives; None if the call may pass."""
+        found = None if losses is None else host_view(losses.detach()).reshape(-1)
+        if isinstance(taken, Case):
+            case = taken
+        elif type(found) is np.ndarray and self._guard.let_pass(taken, found.tolist()):
+            return None
+        else:
+            call = taken.make(log_probs=taken.scores, call_site=call_site(3))
+            case = self._guard.reopen(taken, self._with_origin(call, scores))
+        call = case.call if found is None else case.call.with_losses(found)
         depth, gradient = self._guard.depth(call), self._gradient(call, losses)
         probes = (*(() if case.ran else CONTRACT), *depth.probes, *([lambda _: gradient] if gradient else ()))
         if is_host(call.scores):
             self._guard.judge_readings(case, read(call, probes), evidence(call, depth.evidence))
-            return
+            return case
         device_time = DeviceTime(call.scores.device)
         with device_time:
             packed, layout = measure(call, (*probes, *depth.evidence), beside=call.scores)
@@ -101,6 +126,7 @@ class Capture:
             self._guard.judge(case, values, layout)
 
         self._pending.add(packed, judge)
+        return case
 
     def _gradient(self, call: CTCCall, losses: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Whether the gradient is right where something stands behind the softmax: at the first call of that line."""
@@ -110,6 +136,11 @@ class Capture:
             with self._guard.contained("gradient of the logits"):
                 found = wrong_gradient(losses, call.input_lengths)
         return {} if found is None else {"wrong_gradient_fraction": found}
+
+    def _with_origin(self, call: CTCCall, scores: Any) -> CTCCall:
+        if not isinstance(scores, torch.Tensor):
+            return call
+        return call.with_provenance(self._origin(scores, call.call_site).provenance)
 
     def _origin(self, scores: torch.Tensor, site: str) -> Origin:
         """Walked once for each call site, kind of graph, width and head."""
@@ -121,9 +152,16 @@ class Capture:
         return known
 
 
+def _on_host(values: Any) -> Any:
+    """A numpy view of a tensor on the host; anything else as it is."""
+    if not isinstance(values, torch.Tensor) or not values.is_cpu:
+        return values
+    return values.detach().numpy() if values.requires_grad else values.numpy()
+
+
 def _detached(arguments: dict[str, Any]) -> dict[str, Any]:
     """Scores and losses outside of the graph; numpy views of targets and lengths that are on the host."""
-    views = {name: host_view(arguments[name]) for name in ("targets", "input_lengths", "target_lengths")}
+    views = {name: _on_host(arguments[name]) for name in LABELS}
     floats = {name: arguments[name] for name in ("log_probs", "logits", "losses") if name in arguments}
     views |= {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in floats.items()}
     return arguments | views

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from math import isfinite
 from typing import Any
 
 import torch
@@ -12,9 +14,6 @@ from ctcguard.probes.gradients import gradient_abs_max
 from ctcguard_integrations.torch_head import HeadState, parameters_of
 from ctcguard_integrations.torch_pending import Pending
 from ctcguard_integrations.torch_provenance import Origin
-
-ENDS = 2
-"""Parameters looked at from either end while over budget: what breaks in between reaches those next to the input."""
 
 
 class Gradients:
@@ -35,6 +34,14 @@ class Gradients:
         if readings["head_state"] != "learning":
             self._guard.check_step(readings, "optimizer")
 
+    def glimpsed(self, log_probs: Any) -> None:
+        """A training call that is not measured further, and whose head is not followed."""
+        if not torch.is_grad_enabled() or not isinstance(log_probs, torch.Tensor):
+            return
+        self._checked = set()
+        inside_step = self._guard.steps_taken == self._steps_before
+        self._head.glimpsed(log_probs.requires_grad, inside_step)
+
     @torch.no_grad()
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer is about to step: once for each after a CTC call, and never while AMP scales the gradients."""
@@ -43,26 +50,44 @@ class Gradients:
         if self._checked is None or id(optimizer) in self._checked or getattr(optimizer, "found_inf", None) is not None:
             return
         self._checked.add(id(optimizer))
-        holders = [
-            p for p in parameters_of(optimizer) if p.grad is not None and not p.grad.is_sparse and p.grad.numel()
-        ]
+        brief = self._guard.brief
+        holders = _ends(optimizer) if brief else [p for p in parameters_of(optimizer) if _has_gradient(p)]
+        if brief and all(_starts_finite(_local(p.grad)) for p in holders):
+            return  # a sum of finite numbers that is not only costs a closer look
         if not holders:
             return
-        if self._guard.thinned():
-            holders = holders[:ENDS] + holders[-ENDS:]
         largest = gradient_abs_max([_local(p.grad) for p in holders])
         source = f"{type(optimizer).__name__}.step"
 
         def judge(values: HostArray) -> None:
+            if values[0] < float("inf"):
+                return
             found: dict[str, Any] = {"gradient_abs_max": float(values[0])}
-            if not values[0] < float("inf"):
-                found["gradient_parameter"] = _first_bad(holders)
+            found["gradient_parameter"] = _first_bad(holders)
             self._guard.check_step(found, source)
 
         if is_host(largest):
             judge(largest.double().reshape(1).numpy())
         else:
             self._pending.add(largest, judge)
+
+
+def _ends(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The first and the last parameter with a dense gradient: what breaks in between reaches the input's."""
+    groups = getattr(optimizer, "param_groups", ())
+    forwards = (p for group in groups for p in group["params"])
+    backwards = (p for group in reversed(groups) for p in reversed(group["params"]))
+    return [p for ends in (forwards, backwards) for p in islice(filter(_has_gradient, ends), 1)]
+
+
+def _starts_finite(gradient: torch.Tensor) -> bool:
+    """Whether the first row is finite, by its sum; not where that would wait for a device."""
+    return gradient.is_cpu and isfinite((gradient[:1] if gradient.ndim else gradient).sum())
+
+
+def _has_gradient(parameter: torch.Tensor) -> bool:
+    gradient = parameter.grad
+    return gradient is not None and not gradient.is_sparse and gradient.numel() > 0
 
 
 def _local(gradient: Any) -> torch.Tensor:

@@ -53,6 +53,14 @@ class HeadState:
         if origin.head:
             self._head = origin.head
 
+    def glimpsed(self, with_gradient: bool, inside_step: bool) -> None:
+        """A training call that is not followed: it closes the step before, as any does."""
+        if self._stepped:
+            self._zeroed &= not inside_step
+            self._close_step()
+            self._called = False
+        self._with_gradient |= with_gradient
+
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer is about to step."""
         if not self._called:

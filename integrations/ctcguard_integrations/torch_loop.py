@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 
+from ctcguard.case import Case, Passing
 from ctcguard.errors import CallError, CTCStop, CTCVerdictError
 from ctcguard.guard import Guard
 from ctcguard.guarded import Guarded
@@ -34,6 +36,7 @@ class Watch(Guarded):
     def __init__(self, guard: Guard, settings: dict[str, Any]) -> None:
         super().__init__(guard)
         self.thread = threading.get_ident()
+        self._process = os.getpid()
         self.aware = False
         self._settings = settings
         self._pending = Pending()
@@ -52,7 +55,10 @@ class Watch(Guarded):
         return self._open
 
     def close(self, failed: bool = False) -> None:
-        """Stop watching, judge what is still on its way, write the last line of findings.jsonl. Twice is harmless."""
+        """Stop watching, judge what is still on its way, write the last line of findings.jsonl. Twice is harmless.
+
+        A fork of the process writes no last line: the run is its parent's.
+        """
         if not self._open:
             return
         self._open = False
@@ -62,8 +68,9 @@ class Watch(Guarded):
         try:
             self.settle()
         finally:
-            with self.guard.contained("close"):
-                self.guard.close(failed or self.aware)
+            if os.getpid() == self._process:
+                with self.guard.contained("close"):
+                    self.guard.close(failed or self.aware)
 
     def __enter__(self) -> Watch:
         return self
@@ -99,27 +106,37 @@ class Watch(Guarded):
     # What the seam tells.
 
     def loss(self, original: Callable[..., torch.Tensor], **arguments: Any) -> torch.Tensor:
-        """Judge the contract, compute per-utterance losses, reduce them as the caller asked, judge the rest."""
+        """Judge the contract, compute the loss as the caller asked, judge the rest."""
         case = None
         with self.guard.contained("torch.ctc_loss"):
             self.ranks.meet()
             self._pending.read(wait=False)
             with contextlib.suppress(CallError):  # torch refuses such shapes with words of its own
-                case = self._capture.open(self._capture.torch_call(arguments), arguments["log_probs"])
+                case = self._capture.open_torch(arguments)
         if case is None:
             return original(*arguments.values())
-        reduction = arguments["reduction"]
         try:
-            losses = original(*{**arguments, "reduction": 0}.values())
+            result, losses = torch_seam.with_losses(original, **arguments)
         except Exception:
             with self.guard.contained("torch.ctc_loss"):
                 self.guard.abandon(case)
             raise
-        result = torch_seam.reduced(losses, arguments["target_lengths"], reduction)
         with self.guard.contained("torch.ctc_loss"):
-            self._capture.measure(case, losses)
-            self._model.called(case, arguments["log_probs"])
+            self._measure("torch.ctc_loss", case, losses, arguments["log_probs"])
         return result
+
+    def _measure(self, source: str, taken: Case | Passing, losses: Any, scores: Any) -> None:
+        """Measure and judge; where that fails, what is known of the call already is still said."""
+        try:
+            case = self._capture.measure(taken, scores, losses)
+        except CTCVerdictError:
+            raise
+        except Exception as error:  # noqa: BLE001 - becomes CTC902
+            self.guard.reporter.fault(source, "capture", error)
+            self.guard.abandon(taken)
+        else:
+            if case is not None:
+                self._model.called(case, scores)
 
     def observe(self, **call: Any) -> None:
         """Guard a CTC loss that does not go through ``torch.ctc_loss`` (k2, warp-ctc, own code).
@@ -143,8 +160,7 @@ class Watch(Guarded):
         with self.guard.contained("observe"):
             self.ranks.meet()
             case = self._capture.open(normal, call.get("log_probs", call.get("logits")))
-            self._capture.measure(case, normal.losses)
-            self._model.called(case, call.get("log_probs", call.get("logits")))
+            self._measure("observe", case, normal.losses, call.get("log_probs", call.get("logits")))
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """Before the weights are touched: look at the gradients, and wait for verdicts if one may raise."""
@@ -152,6 +168,7 @@ class Watch(Guarded):
             self.guard.check_heads("watch(vocabulary=...)")
             self._gradients.stepping(optimizer)
             self.await_verdict()
+            self.guard.settled()
             self.ranks.stepping(optimizer)
 
     def await_verdict(self) -> None:

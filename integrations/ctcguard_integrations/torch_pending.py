@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ctcguard._array import HostArray
+from ctcguard.errors import CTCVerdictError
 
 LONGEST = 32
 """Measurements kept back when no optimizer steps (a long evaluation); then they are sent on their way."""
@@ -91,9 +92,17 @@ class Pending:
             if flight.arrived is not None:
                 flight.arrived.synchronize()
             values, start = flight.host.double().numpy(), 0
+            failed: Exception | None = None
             for length, judge in flight.judges:
                 start += length
-                judge(values[start - length : start])
+                try:
+                    judge(values[start - length : start])
+                except CTCVerdictError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - raised when those behind it have been judged
+                    failed = failed or error
+            if failed is not None:
+                raise failed
 
 
 def _wide(waiting: list[tuple[torch.Tensor, Judge]]) -> bool:

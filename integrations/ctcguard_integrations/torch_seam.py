@@ -32,6 +32,10 @@ class Observer(Protocol):
         """A scaler was updated."""
 
 
+INFINITY = float("inf")
+LONGEST_REDUCTION = 4
+"""Nodes from what ``torch.ctc_loss`` returns to the loss itself, that one included."""
+
 _observers: list[Observer] = []
 _handles: list[Any] = []
 _lock = threading.RLock()
@@ -40,8 +44,10 @@ _original = torch.ctc_loss
 
 def _current() -> Observer | None:
     """The innermost observer opened by this thread, else the innermost of all."""
-    here = threading.get_ident()
     observers = list(_observers)
+    if len(observers) < 2:
+        return observers[0] if observers else None
+    here = threading.get_ident()
     mine = [observer for observer in observers if observer.thread == here]
     nearest = mine or observers
     return nearest[-1] if nearest else None
@@ -87,7 +93,7 @@ def seen() -> None:
 def _has_no_values(tensor: torch.Tensor) -> bool:
     """Whether nothing can be read of a tensor: inside torch.func, or a fake one on the CPU while a model is traced."""
     fake = type(tensor).__name__ == "FakeTensor" and tensor.device.type == "cpu"
-    return fake or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return fake or tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _stepping(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -133,6 +139,38 @@ def remove(observer: Observer) -> None:
         torch_scaler.uninstall()
         while _handles:
             _handles.pop().remove()
+
+
+def with_losses(original: Callable[..., torch.Tensor], **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute a loss as it was asked for, and those of its utterances, (batch,) or (), before the reduction.
+
+    Where there is a graph, the call is the user's own, and its node tells the losses: it keeps them for the backward
+    pass. Else they are computed, and reduced by the same ATen operations as in ``torch.ctc_loss``, bit for bit alike.
+
+    Returns
+    -------
+    result, losses : torch.Tensor
+        Both with their graph.
+    """
+    if torch.is_grad_enabled() and arguments["log_probs"].requires_grad:
+        result = original(*arguments.values())
+        kept = _kept(result.grad_fn)
+        if kept is not None:
+            return result, kept.masked_fill(kept == INFINITY, 0) if arguments["zero_infinity"] else kept
+        with torch.no_grad():
+            return result, original(*{**arguments, "reduction": 0}.values())
+    losses = original(*{**arguments, "reduction": 0}.values())
+    return reduced(losses, arguments["target_lengths"], arguments["reduction"]), losses
+
+
+def _kept(node: Any) -> torch.Tensor | None:
+    """The losses of the utterances, off the graph of a loss: a sum or a quotient, of losses without infinities."""
+    for _ in range(LONGEST_REDUCTION):
+        if node is None or hasattr(node, "_saved_result0"):
+            break
+        node = next((child for child, _ in node.next_functions if child is not None), None)
+    kept: torch.Tensor | None = getattr(node, "_saved_result0", None) if "CtcLoss" in type(node).__name__ else None
+    return kept
 
 
 def reduced(losses: torch.Tensor, target_lengths: Any, reduction: int) -> torch.Tensor:

@@ -1,13 +1,17 @@
-"""Weights & Biases: one alert a verdict, the readings beside the user's own metrics, the verdict in the summary."""
+"""Weights & Biases: one alert a verdict, the readings beside the user's own metrics, the verdict in the summary.
+
+At the end of a run with findings: a table of them, and the files of the run with their report as an artifact.
+"""
 
 from __future__ import annotations
 
 import html
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import wandb
@@ -15,6 +19,7 @@ import wandb
 from ctcguard.background import on_thread
 from ctcguard.finding import Finding, Severity
 from ctcguard.links import rule_url
+from ctcguard.report import missing, write_report
 from ctcguard.verdict import Verdict
 
 LEVELS = {Severity.ERROR: "ERROR", Severity.WARNING: "WARN", Severity.INFORMATION: "INFO"}
@@ -27,6 +32,9 @@ TITLE_CHARACTERS, LINE_CHARACTERS, TEXT_CHARACTERS = 63, 300, 2500
 ACTIVE = re.compile(r"@(?=\w)|:(?=//)|mailto(?=:)|www(?=\.)|\](?=[(\[:])", re.IGNORECASE)
 """What mail and chat readers turn into mentions and links; a zero-width space after it keeps it text."""
 THREAD = "ctcguard-wandb"
+TABLE, COLUMNS = "findings_table", ("step", "severity", "rule", "message", "cause", "fix", "utterances", "call")
+ROWS, CELL_CHARACTERS, ARTIFACT_BYTES = 1000, 500, 64_000_000
+"""Longest table and cell; size of the records that are handed on, the first ones first."""
 NOTHING: Future[None] = Future()
 NOTHING.set_result(None)
 
@@ -58,6 +66,51 @@ def prefixed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"ctcguard/{name}": value for name, value in values.items()}
 
 
+def row_of(finding: Finding) -> tuple[Any, ...]:
+    """A row of the table of findings: text as it is, for wandb shows cells as text."""
+    one = Verdict(root=finding)
+    moment = "before training" if finding.phase == "setup" else f"{finding.step}"
+    texts = (
+        finding.severity.value,
+        f"{finding.code} {finding.name}",
+        finding.message,
+        f"{finding.cause}: {finding.evidence}" if finding.evidence else finding.cause,
+        finding.fix,
+        "; ".join(one.utterance_lines()),
+        one.place(),
+    )
+    return (moment, *(text[:CELL_CHARACTERS] for text in texts))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Findings, readings, the report, and as many flight records as there is room for; nothing without a record.
+
+    Parameters
+    ----------
+    folder : Path
+        The run directory. The report is written there first, where its extra is installed.
+    """
+    records = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        return []
+    report = [] if missing() else [write_report(folder)]
+    kept, room = [], ARTIFACT_BYTES
+    for path in records:
+        room -= path.stat().st_size
+        kept += [path] if room >= 0 else []
+    lines = [folder / name for name in ("findings.jsonl", "readings.jsonl")]
+    return [*report, *(path for path in lines if path.exists()), *kept]
+
+
+def _log_files(run: wandb.Run, files: Sequence[Path]) -> None:
+    """The files of the run as an artifact, and its name in the summary: only once it has been handed over."""
+    artifact = wandb.Artifact(f"ctcguard-{run.id}", type="ctcguard", description="What happened in this run")
+    for path in files:
+        artifact.add_file(str(path), name=path.name, skip_cache=True)
+    run.log_artifact(artifact)
+    run.summary.update(prefixed({"artifact": artifact.name}))
+
+
 def _one_by_one(*calls: Callable[[], object]) -> None:
     for call in calls:
         call()
@@ -82,6 +135,8 @@ class WandbAlerts:
         self._given = run
         self._charted: set[tuple[wandb.Run, str]] = set()
         self._worst: Verdict | None = None
+        self._findings: list[Finding] = []
+        self.files_of_run: Callable[[], Path] | None = None
         self._under_way, self._late, self._next_row_s = NOTHING, False, 0.0
 
     @property
@@ -91,7 +146,9 @@ class WandbAlerts:
         return run is not None and not run.disabled
 
     def finding(self, finding: Finding) -> None:
-        """Nothing: findings are sent in their verdict."""
+        """Keep it for the table at the end; what is urgent is sent in its verdict."""
+        if len(self._findings) < ROWS:
+            self._findings.append(finding)
 
     def verdict(self, verdict: Verdict) -> None:
         """Send one alert, and write the worst verdict so far to the summary."""
@@ -113,17 +170,26 @@ class WandbAlerts:
         if fresh := {(run, name) for name in row} - self._charted:
             self._charted |= fresh  # by full names: what the user defines for "*" comes before "ctcguard/*"
             define = partial(run.define_metric, step_metric="ctcguard/step", summary="none")
-            self._send(run, *(partial(define, name) for _, name in fresh))
+            steps = partial(run.define_metric, "ctcguard/step", hidden=True, summary="none")  # the axis of the others
+            self._send(run, steps, *(partial(define, name) for _, name in fresh if name != "ctcguard/step"))
         self._settled().result()
         self._under_way = on_thread(partial(run.log, row, commit=False), THREAD)
         self._next_row_s = time.monotonic() + PAUSE_S
 
     def end(self, record: Mapping[str, Any]) -> None:
-        """Write cost and counts to the summary, and ``healthy`` when there was no verdict."""
+        """Write cost and counts to the summary, and ``healthy`` when there was no verdict; then table and artifact."""
         healthy = {"verdict": "healthy"} if self._worst is None else {}
         summary = healthy | {name: record[name] for name in COUNTS if name in record}
         if (run := self._run()) is not None:
             self._send(run, partial(run.summary.update, prefixed(summary)))
+            if self._findings and not run.disabled:
+                self._send(run, partial(self._log_table, run))
+                files = [] if self.files_of_run is None else files_in(self.files_of_run())
+                self._send(run, *([partial(_log_files, run, files)] if files else []))
+
+    def _log_table(self, run: wandb.Run) -> None:
+        table = wandb.Table(columns=list(COLUMNS), data=[list(row_of(finding)) for finding in self._findings])
+        run.log(prefixed({TABLE: table}), commit=False)
 
     def _run(self) -> wandb.Run | None:
         return wandb.run if self._given is None else self._given

@@ -134,7 +134,38 @@ def test_the_exit_code_is_of_the_cases(
     monkeypatch.setattr(cases, "CASES", played)
     monkeypatch.setattr(ctcguard.demo, "CASES", tuple(played))
     assert run_demo(quick=True) == (0 if all(results) else 1)
-    assert ("2 of 2 cases ended as they should" if all(results) else "failed: 1") in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert ("2 of 2 cases ended as they should" if all(results) else "failed: 1") in shown
+    assert [line.split() for line in shown.splitlines() if line.split()[:1] in (["ok"], ["FAILED"])] == [
+        ["ok" if ok else "FAILED", str(i)] for i, ok in enumerate(results)
+    ]
+
+
+def test_the_demo_ends_by_naming_a_report_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "400")
+    assert run_demo("softmax", quick=True) == 0
+    shown = capsys.readouterr().out
+    assert "ok  softmax  CTC402 probabilities, step 0" in shown
+    (page,) = [line.split()[1] for line in shown.splitlines() if line.startswith("  report")]
+    assert "Training was stopped at step 0" in Path(page).read_text(encoding="utf-8")
+
+
+def test_without_the_extra_the_demo_names_its_folder(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cases, "missing", lambda: ["plotly"])
+    monkeypatch.setenv("COLUMNS", "400")
+    (stage.directory / "0-CTC402.safetensors").touch()
+    assert cases.reports([stage.directory]) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(stage.directory))
+    monkeypatch.setattr(cases, "CASES", {"0": cases.Case("case 0", lambda _: True)})
+    cases.play(["0"], quick=True)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "ctcguard-demo-" in shown
+    assert "the report needs plotly: pip install 'ctcguard[report]'" in shown
 
 
 def test_the_names_of_the_cases_are_those_that_are_played() -> None:

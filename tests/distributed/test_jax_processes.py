@@ -22,13 +22,12 @@ def free_port() -> int:
 
 
 @pytest.mark.timeout(LIMIT_S + 30)
-@pytest.mark.parametrize(("reaction", "error"), [("raise", "CTCVerdictError"), ("stop", "CTCStop")])
-def test_one_verdict_of_two_processes_on_global_arrays(reaction: str, error: str) -> None:
+def test_one_verdict_of_two_processes_on_global_arrays() -> None:
     port = str(free_port())
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
     both = [
         subprocess.Popen(
-            [sys.executable, program("processes"), str(number), port, reaction],
+            [sys.executable, program("processes"), str(number), port],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -53,10 +52,13 @@ def test_one_verdict_of_two_processes_on_global_arrays(reaction: str, error: str
     assert (far["index"], far["labels"]) == (6, None)
     assert (near["index"], near["labels"][1]) == (6, 14)
     # Said once, by the process that people look at; whoever of the two came first.
-    assert len(panels(said[0], "CTC201")) == 2  # the alert of the first guard, and what ended the second
-    assert sum("│" in line and "utterance 6: 1 label ≥ 12" in line for line in said[0].splitlines()) == 2
+    assert len(panels(said[0], "CTC201")) == 3  # the alert of the first guard, what stopped the second, ended the third
+    assert sum("│" in line and "utterance 6: 1 label ≥ 12" in line for line in said[0].splitlines()) == 3
     assert not panels(said[1], "CTC201")
     for number in range(2):
-        assert f"{error}: CTC201 label-out-of-range · error · step 1 · rank {number} of 2" in said[number]
-        [end] = records(Path(f"end/rank-{number}"), "end")
-        assert end["steps"] == 1
+        verdict = f"CTC201 label-out-of-range · error · step 1 · rank {number} of 2"
+        assert results[number]["stop"].startswith(verdict)
+        assert f"CTCVerdictError: {verdict}" in said[number]
+        for folder in ("stop", "end"):
+            [end] = records(Path(f"{folder}/rank-{number}"), "end")
+            assert end["steps"] == 1

@@ -28,13 +28,13 @@ class Job:
         self.results = results(ranks)
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, 3])
 def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """One launch. Of 2 ranks rank 0 holds the run and rank 1 gets the final verdict; of 4, rank 3 and all."""
+    """One launch. Of 2 ranks rank 0 holds the run and rank 1 gets the final verdict; of 3, rank 2 and all."""
     ranks = int(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp(f"ranks{ranks}"))
-        holder, fails = ("0", "last") if ranks == 2 else ("3", "everywhere")
+        holder, fails = ("0", "last") if ranks == 2 else ("2", "everywhere")
         outcome = torchrun(ranks, program("everything"), fails, HOLDER=holder, WANDB_MODE="offline")
         assert Path("result-0.json").exists(), outcome.console
         return Job(ranks, outcome)
@@ -95,30 +95,25 @@ def test_a_verdict_ends_the_job_and_is_shown_once(everything: Job) -> None:
         assert {finding["rank"] for finding in records(folder, "finding")} == ({rank} if rank in failing else set())
 
 
-@pytest.mark.parametrize(
-    ("what", "said"),
-    [
-        ("caught", "ctcguard: rank 1 was still there 3 s after its verdict; ended, for other ranks wait for it"),
-        ("barrier", "ctcguard: rank 1 was still there 3 s after its verdict; ended, for other ranks wait for it"),
-        ("stuck", "SIGALRM"),
-    ],
-)
-def test_no_rank_hangs_whatever_the_program_does_with_the_verdict(what: str, said: str) -> None:
+@pytest.mark.parametrize("what", ["caught", "barrier"])
+def test_no_rank_hangs_whatever_the_program_does_with_the_verdict(what: str) -> None:
     code, console, _ = torchrun(2, program("fails"), what)
     assert code != 0
-    assert said in console
+    assert "ctcguard: rank 1 was still there 3 s after its verdict; ended, for other ranks wait for it" in console
     assert len(panels(console, "CTC301")) == 1
     assert [verdict["action"] for verdict in records(Path("fails/rank-1"), "verdict")] == ["raise"]
 
 
-def test_with_logs_of_their_own_the_verdict_is_in_that_of_rank_0_and_the_failing_one_names_it() -> None:
-    code, console, _ = torchrun(2, "--redirects", "3", "--log-dir", "logs", program("fails"), "plain")
+def test_with_logs_of_their_own_the_verdict_is_in_that_of_rank_0_and_the_failing_one_names_it_and_cannot_hang() -> None:
+    code, console, _ = torchrun(2, "--redirects", "3", "--log-dir", "logs", program("fails"), "stuck")
     assert code != 0
+    assert "SIGALRM" in console
     assert not panels(console, "CTC301")
     errors = {file.parent.name: file.read_text() for file in Path("logs").rglob("stderr.log")}
     assert len(panels(errors["0"], "CTC301")) == 1
     assert not panels(errors["1"], "CTC301")
     assert "CTCVerdictError: CTC301 too-few-frames · error · step 3 · rank 1 of 2" in errors["1"]
+    assert [verdict["action"] for verdict in records(Path("fails/rank-1"), "verdict")] == ["raise"]
 
 
 def test_ctcguard_run_on_a_program_that_knows_nothing_of_it() -> None:
@@ -128,7 +123,8 @@ def test_ctcguard_run_on_a_program_that_knows_nothing_of_it() -> None:
     assert "CTCVerdictError" not in console
     assert len(panels(console, "CTC301")) == 1
     assert [verdict["code"] for verdict in records(Path("run/rank-1"), "verdict")] == ["CTC301"]
-    assert not records(Path("run/rank-0"), "verdict")
+    # The launcher may have ended the other rank before it wrote its only line, the last.
+    assert not Path("run/rank-0/findings.jsonl").exists() or not records(Path("run/rank-0"), "verdict")
 
 
 def test_the_trainer_of_hugging_face_healthy_resumed_stopped_and_ended() -> None:

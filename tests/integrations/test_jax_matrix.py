@@ -29,7 +29,12 @@ from ctcguard import CTCVerdictError, guard_step, observe
 
 DEVICES = 4
 HERE = os.environ.get("JAX_NUM_CPU_DEVICES") == str(DEVICES)
-AS_USERS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+AS_USERS = {
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
 """All of the compiler's efforts, which the tests go without otherwise."""
 BATCH, FRAMES, FEATURES, CLASSES, LABELS, STEPS = 8, 30, 6, 12, 5, 2
 ADAM = optax.adam(1e-2)

@@ -18,15 +18,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ctcguard.depth
 import ctcguard_integrations.torch_capture as torch_capture
+import ctcguard_integrations.torch_seam as torch_seam
 from ctcguard import watch
 from ctcguard.clock import ALWAYS_CALLS
-from ctcguard.depth import LOOK_CALLS
 from ctcguard.probes.log_probs import SAMPLED_VALUES
 from ctcguard_integrations.torch_loop import Watch
 from ctcguard_integrations.torch_pending import Pending
 
-CALLS = ALWAYS_CALLS + LOOK_CALLS + 1
-"""Some of every depth."""
+CALLS = ALWAYS_CALLS + 9
+"""With a budget that is spent, the last ones are measured in short."""
 
 
 class Event:
@@ -52,15 +52,16 @@ def away() -> Iterator[Callable[[], torch.Tensor]]:
     """A call of the loss on a device that has no values."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "ctc_loss", lambda log_probs, *_: log_probs.new_empty(log_probs.shape[1]))
+        patch.setattr(torch_seam, "_has_no_values", lambda tensor: False)
         given = torch.empty(50, 4, 20, device="meta"), torch.ones(4, 6, dtype=torch.long, device="meta")
         lengths = [torch.full((4,), number, device="meta") for number in (50, 6)]
         yield lambda: F.ctc_loss(*given, *lengths, reduction="none")
 
 
-def guarded(loss: Callable[[], torch.Tensor], on_error: Any) -> tuple[Watch, int]:
+def guarded(loss: Callable[[], torch.Tensor], on_error: Any, budget: float | None = None) -> tuple[Watch, int]:
     """Calls under a guard: it, and how many of them were measured and wait to be read."""
     waiting = 0
-    guard = watch(on_error=on_error, on_warning=on_error, ignore=("CTC603",), budget=None, sinks=())
+    guard = watch(on_error=on_error, on_warning=on_error, ignore=("CTC603",), budget=budget, sinks=())
     try:
         for _ in range(CALLS):
             loss()
@@ -71,9 +72,12 @@ def guarded(loss: Callable[[], torch.Tensor], on_error: Any) -> tuple[Watch, int
     return guard, waiting
 
 
+@pytest.mark.parametrize("budget", [None, 1e-9])
 @pytest.mark.parametrize("on_error", ["alert", "raise"])
-def test_nothing_is_read_from_a_device_during_a_call(away: Callable[[], torch.Tensor], on_error: str) -> None:
-    guard, waiting = guarded(away, on_error)
+def test_nothing_is_read_from_a_device_during_a_call(
+    away: Callable[[], torch.Tensor], on_error: str, budget: float | None
+) -> None:
+    guard, waiting = guarded(away, on_error, budget)
     assert guard.findings == []
     assert waiting == CALLS
 
@@ -84,9 +88,8 @@ def test_a_probe_that_reads_a_scalar_is_caught(
     def reading(call: Any) -> dict[str, Any]:
         return {"score_max": call.scores.amax(2).amax(1) * bool(call.scores.amax() > 0)}
 
-    for name in ("BRIEF", "FULL"):
-        depth = getattr(ctcguard.depth, name)
-        monkeypatch.setattr(ctcguard.depth, name, depth._replace(probes=(*depth.probes, reading)))
+    depth = ctcguard.depth.FULL
+    monkeypatch.setattr(ctcguard.depth, "FULL", depth._replace(probes=(*depth.probes, reading)))
     guard, waiting = guarded(away, "alert")
     assert [finding.code for finding in guard.findings] == ["CTC902"]
     assert "meta tensors" in guard.findings[0].message

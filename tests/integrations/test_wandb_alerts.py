@@ -16,6 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,12 +236,36 @@ def scenario_dead(children: list[Any]) -> dict[str, Any]:
     return seen
 
 
+def trained(**settings: Any) -> None:
+    """A training in PyTorch that is stopped at its first call."""
+    import torch
+
+    from ctcguard import watch
+
+    with suppress(CTCVerdictError), watch(vocabulary=["<blank>", HOSTILE, "b"], **settings):
+        scores = torch.randn(30, 2, 3, requires_grad=True).softmax(-1)
+        torch.nn.functional.ctc_loss(scores, torch.tensor([[1, 2, 1]] * 2), (30, 28), (3, 2))
+
+
+def scenario_files(children: list[Any]) -> dict[str, Any]:
+    """Two trainings that are stopped; of the second, nothing that was said may leave the machine."""
+    seen: dict[str, Any] = {}
+    for name, redact in (("open", False), ("redacted", True)):
+        run = offline()
+        started = time.perf_counter()
+        trained(run_dir=name, redact=redact)
+        seen[name] = {"folder": run.dir, "id": run.id, "seconds": time.perf_counter() - started}
+        run.finish()
+    return seen
+
+
 def scenario_online(children: list[Any]) -> dict[str, Any]:
     """Two alerts of one title, then the exception of the guard, as in a training that is stopped."""
     wandb.init(project="speech", settings=wandb.Settings(console="off", x_disable_stats=True))
     sink = WandbAlerts()
     sink.verdict(a_verdict(Severity.WARNING))
     sink.verdict(a_verdict())
+    trained(run_dir="run")
     raise CTCVerdictError(a_verdict())
 
 
@@ -394,6 +419,73 @@ def test_a_finished_run_is_left_alone_and_a_stale_one_is_refused(seen: dict[str,
         assert "is finished" in error
 
 
+@pytest.fixture(scope="module")
+def handed_on(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    done = scenario("files", tmp_path_factory.mktemp("files"))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def artifacts(folder: str) -> list[Any]:
+    found = (record.artifact for record in records(folder) if record.WhichOneof("record_type") == "artifact")
+    return [artifact for artifact in found if artifact.type == "ctcguard"]
+
+
+def test_the_report_and_the_records_are_an_artifact(handed_on: dict[str, Any]) -> None:
+    run = handed_on["open"]
+    (artifact,) = artifacts(run["folder"])
+    assert artifact.name == f"ctcguard-{run['id']}"
+    assert sorted(entry.path for entry in artifact.manifest.contents) == [
+        "0-CTC402.safetensors",
+        "findings.jsonl",
+        "readings.jsonl",
+        "report.html",
+    ]
+    assert summary(run["folder"])["ctcguard/artifact"].startswith(artifact.name)
+
+
+def tables(folder: str) -> list[dict[str, Any]]:
+    start = "ctcguard/findings_table/"
+    found = [{k.removeprefix(start): v for k, v in row.items() if k.startswith(start)} for _, row in rows(folder)]
+    return [table for table in found if table]
+
+
+def test_the_findings_are_a_table(handed_on: dict[str, Any]) -> None:
+    folder = handed_on["open"]["folder"]
+    (table,) = tables(folder)
+    assert (table["_type"], table["ncols"]) == ("table-file", len(wandb_alerts.COLUMNS))
+    body = json.loads(Path(folder, table["path"]).read_text("utf-8"))
+    assert body["columns"] == list(wandb_alerts.COLUMNS)
+    assert [row[2].split()[0] for row in body["data"]] == ["CTC401", "CTC402", "CTC501"]
+
+
+def test_with_redact_no_file_leaves(handed_on: dict[str, Any]) -> None:
+    folder = handed_on["redacted"]["folder"]
+    assert artifacts(folder) == []
+    assert "ctcguard/artifact" not in summary(folder)
+    (path,) = Path(folder).parent.glob("*.wandb")
+    assert b"evil.example" not in path.read_bytes()
+    assert len(tables(folder)) == 1, "what the rules measured may leave"
+
+
+def test_of_too_many_records_the_first_are_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_alerts, "ARTIFACT_BYTES", 250)
+    monkeypatch.setattr(wandb_alerts, "missing", lambda: ["plotly"])
+    assert wandb_alerts.files_in(tmp_path) == []
+    for number in range(3):
+        path = tmp_path / f"{number}-CTC402.safetensors"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (100 + number, 100 + number))
+    assert [path.name for path in wandb_alerts.files_in(tmp_path)] == ["0-CTC402.safetensors", "1-CTC402.safetensors"]
+
+
+def test_the_axis_of_the_charts_is_no_chart(seen: dict[str, Any]) -> None:
+    metrics = [r.metric for r in records(seen["implicit_steps"][1]) if r.WhichOneof("record_type") == "metric"]
+    hidden = {metric.name: metric.options.hidden for metric in metrics}
+    assert hidden["ctcguard/step"]
+    assert not hidden["ctcguard/loss_max_nats"]
+
+
 @posix_only
 def test_a_hanging_or_killed_backend_never_holds_the_training(tmp_path: Path) -> None:
     done = scenario("dead", tmp_path)
@@ -421,8 +513,8 @@ def test_the_alert_arrives_at_a_server_before_the_exception_ends_the_run(tmp_pat
         buckets = server.variables("UpsertBucket")
     assert done.returncode == 1
     assert "CTCVerdictError" in done.stderr
-    assert [alert["severity"] for alert in alerts] == ["WARN", "ERROR"]
-    assert {alert["title"] for alert in alerts} == {"CTC402 unnormalised-log-probs at step 3"}
+    assert [alert["severity"] for alert in alerts] == ["WARN", "ERROR", "ERROR"]
+    assert {alert["title"] for alert in alerts[:2]} == {"CTC402 unnormalised-log-probs at step 3"}
     assert {alert["waitDuration"] for alert in alerts} == {1}
     assert "pass log_softmax(x, -1) instead of softmax(x, -1)" in alerts[1]["text"]
     assert alerts[1]["text"].endswith("/docs/rules/CTC402-unnormalised-log-probs.md")

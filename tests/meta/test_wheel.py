@@ -22,7 +22,7 @@ def sources() -> set[str]:
         f"{package}/{file.relative_to(folder).as_posix()}"
         for package, folder in PACKAGES.items()
         for file in folder.rglob("*")
-        if file.suffix == ".py" or file.name == "py.typed"
+        if file.suffix in {".py", ".j2", ".css", ".js"} or file.name == "py.typed"
     }
 
 
@@ -95,6 +95,14 @@ def test_missing_extra_is_one_clear_line(user: Path) -> None:
     )
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].endswith("pip install 'ctcguard[torch]'")
+
+
+@pytest.mark.wheel
+@pytest.mark.timeout(300)
+def test_a_report_without_its_extra_is_one_clear_line(user: Path) -> None:
+    run = subprocess.run([user / "ctcguard", "report", "."], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "ctcguard: the report needs jinja2, plotly: pip install 'ctcguard[report]'\n"
 
 
 @pytest.fixture(scope="module")

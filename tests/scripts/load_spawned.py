@@ -1,4 +1,4 @@
-"""Data comes from two worker processes that are spawned, and so read this file again."""
+"""Data comes from a worker process that is spawned, and so reads this file again."""
 
 import sys
 
@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Sentences(Dataset):
-    """Random features and labels, made here so that workers must find this class."""
+    """Random features and labels, made here so that the worker must find this class."""
 
     def __len__(self) -> int:
         return 8
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     model = nn.Linear(12, 6)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    loader = DataLoader(Sentences(), batch_size=4, num_workers=2, multiprocessing_context="spawn")
+    loader = DataLoader(Sentences(), batch_size=4, num_workers=1, multiprocessing_context="spawn")
     for features, targets in loader:
         log_probs = model(features).log_softmax(-1).transpose(0, 1)
         loss = nn.functional.ctc_loss(log_probs, targets, [50] * len(targets), [9] * len(targets))

@@ -1,6 +1,6 @@
-"""Two processes of JAX with two devices each, and global arrays over all four: healthy, alerted, then ended.
+"""Two processes of JAX with two devices each, and global arrays over all four: healthy, alerted, stopped, then ended.
 
-Arguments: the number of this process, the port of the coordinator, and how it ends (raise or stop).
+Arguments: the number of this process and the port of the coordinator.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ctcguard import guard_step
+from ctcguard import CTCStop, guard_step
 
 HERE, PORT = int(sys.argv[1]), sys.argv[2]
 CLASSES, FRAMES, LABELS, STEPS = 12, 30, 5, 4
@@ -74,6 +74,12 @@ result["calls"] = guarded.guard.calls
 run(guarded, bad_at=1)
 guarded.close()
 result["alert"] = [[item.model_dump() for item in finding.utterances] for finding in guarded.findings]
+stopping = guard_step(step, run_dir="stop", on_error="stop")
+try:
+    run(stopping, bad_at=1)
+except CTCStop as stop:
+    result["stop"] = str(stop)
+stopping.close()
 Path(f"result-{HERE}.json").write_text(json.dumps(result))
-run(guard_step(step, run_dir="end", on_error=sys.argv[3]), bad_at=1)
+run(guard_step(step, run_dir="end"), bad_at=1)
 print("this is not reached")
