@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ctcguard.call import CTCCall, Gone
+from ctcguard.call import CTCCall
 from ctcguard.finding import Finding, Phase, Where
 from ctcguard.readings import Readings
 
@@ -20,34 +20,18 @@ class Passing:
     Attributes
     ----------
     make : callable
-        Makes the `CTCCall` of its ``log_probs``.
-    scores : array, (batch, time, classes)
-        Or a stand-in, once they are let go.
+        Makes the `CTCCall`, without its scores.
     phase, step, micro_step
         As in `Where`.
     seen : dict
         Its readings: those of `ctcguard.sound.glimpse`, and the losses once they are there.
-    held : bool
-        Whether the scores are still to be had.
     """
 
-    make: Callable[..., CTCCall]
-    scores: Any
+    make: Callable[[], CTCCall]
     phase: Phase
     step: int
     micro_step: int
     seen: dict[str, Any]
-    held: bool = True
-
-    def let_go(self) -> None:
-        """Hold on to the scores no longer."""
-        if self.held:
-            self.held, self.scores = False, Gone((self.seen["batch"], 0, 0), self.scores.dtype)
-
-    @property
-    def call(self) -> CTCCall:
-        """The call, in its normal form."""
-        return self.make(log_probs=self.scores)
 
     def readings(self) -> dict[str, Any]:
         """What was seen, as probes have it."""
@@ -75,8 +59,6 @@ class Case:
         The scores, where ``call`` has a stand-in for them; empty where they are gone.
     record : str
         The name of its flight record, or empty.
-    gone : bool
-        Whether the arrays are let go.
     """
 
     call: CTCCall
@@ -86,14 +68,8 @@ class Case:
     healthy: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     ran: set[str] = field(default_factory=set)
     written: int = 0
-    gone: bool = False
     held: Any = None
     record: str = ""
-
-    def let_go(self) -> None:
-        """Hold on to the scores no longer: nothing more will be measured."""
-        if not self.gone:
-            self.gone, self.readings, self.call = True, self.readings.settled(), self.call.without_arrays()
 
     def again(
         self,

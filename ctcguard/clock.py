@@ -16,8 +16,9 @@ ALWAYS_CALLS: Final = 32
 MEMORY_CALLS: Final = 1024
 """After so many calls half of what was counted is forgotten: what a run can afford changes."""
 SELDOM_CALLS: Final = 17
-"""One in so many calls (a prime: losses that take turns all have theirs) is measured although contracts alone take the budget: rules about whole runs need it …"""
-DEAR: Final = 8.0
+"""One in so many calls is measured although contracts alone take the budget, for rules about whole runs need it …
+A prime, so that losses that take turns all have theirs."""
+DEAR: Final = 32.0
 """… unless that costs more than so many times what the contracts cost."""
 
 

@@ -22,7 +22,7 @@ from ctcguard.history import History
 from ctcguard.job import Job
 from ctcguard.judge import describer, facts, judge
 from ctcguard.packing import Layout, unpack
-from ctcguard.probes import contract, looking_back
+from ctcguard.probes import contract
 from ctcguard.ranks import launched
 from ctcguard.readings import NOTHING, Later, Readings
 from ctcguard.reporter import Reporter
@@ -38,6 +38,8 @@ from ctcguard.vocabulary import Vocabulary
 
 BLIND_STEPS = 100
 """Optimizer steps without a call after which CTC901 is said; else at the end."""
+LASTING = ("minus_inf_fraction",)
+"""Readings of a call that was looked at which are taken to hold until the next look: masks belong to a head."""
 NOT_PROBED = "not run: no optimizer of torch stepped after a training call"
 
 
@@ -83,7 +85,7 @@ class Guard:
         self.clock = Clock(settings.budget)
         self._moved = self._brief = self._whole_due = False
         self._step_cases: list[Case | Passing] = []
-        self._held_bytes = 0
+        self._lasting: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], list[Rule]] = {}
         self._heads = Heads()
         self._history = History()
@@ -159,16 +161,16 @@ class Guard:
         """Whether the call at hand is only measured further if it is not sound at a glimpse."""
         return self._brief
 
-    def glimpse(self, given: Given, make: Callable[..., CTCCall], scores: Array, phase: Phase) -> Passing | None:
+    def glimpse(self, given: Given, make: Callable[[], CTCCall], phase: Phase) -> Passing | None:
         """Take in a call on the host that is sound; None, and it is not taken, for any other.
 
-        ``make`` makes the `CTCCall` of its scores, if somebody asks for it.
+        ``make`` makes the `CTCCall`, without its scores, if somebody asks for it.
         """
         seen = glimpse(given)
         if seen is None:
             return None
         with self._lock:
-            passing = Passing(make, scores, phase, self.step, self.micro_step, seen)
+            passing = Passing(make, phase, self.step, self.micro_step, seen)
             self._saw(passing, phase, given.shape[2], given.blank)
             return passing
 
@@ -178,20 +180,19 @@ class Guard:
             return False
         passing.seen["losses"] = losses
         with self._lock:
-            self._hold(passing)
             self._remember(passing)
         return True
 
-    def pass_measured(self, found: dict[str, Any], make: Callable[..., CTCCall], scores: Any) -> bool:
+    def pass_measured(self, found: dict[str, Any], make: Callable[[], CTCCall]) -> bool:
         """Whether a training call that was measured in short elsewhere is sound: then nothing more is to be done.
 
         ``found`` has what `ctcguard.sound.glimpse` returns, the losses, and ``label_room``, the padded width of the
-        targets; ``make`` makes the `CTCCall` of its scores, if somebody asks for it.
+        targets; ``make`` makes the `CTCCall`, if somebody asks for it.
         """
         if self.flight.wanted or not (sound(found, found["label_room"]) and sound_losses(found["losses"])):
             return False
         with self._lock:
-            passing = Passing(make, scores, "train", self.step, self.micro_step, found, held=False)
+            passing = Passing(make, "train", self.step, self.micro_step, found)
             self._saw(passing, "train", found["classes"], found["blank"])
             self._remember(passing)
         return True
@@ -242,17 +243,10 @@ class Guard:
         return Case(call, where, Readings(facts(call, self.vocabulary), describe))
 
     def _case_of(self, passing: Passing) -> Case:
-        """A call that passed, with all that was seen of it, and with what its scores can still tell."""
-        case = self._new_case(passing.call, passing.phase, passing.step, passing.micro_step)
-        later = looking_back(case.call) if passing.held else NOTHING
-        case.readings = case.readings.with_values(passing.readings(), later)
+        """A call that passed, with all that was seen of it, and with what a call before it showed of the head."""
+        case = self._new_case(passing.make(), passing.phase, passing.step, passing.micro_step)
+        case.readings = case.readings.with_values({**self._lasting, **passing.readings()})
         return case
-
-    def _hold(self, passing: Passing) -> None:
-        """Hold the scores until the step is taken, up to a limit: its gradient may be bad though the call is sound."""
-        self._held_bytes += passing.scores.nbytes
-        if passing.phase != "train" or self._held_bytes > self.settings.record_mb * 1e6:
-            passing.let_go()
 
     @property
     def unknown(self) -> int | None:
@@ -275,7 +269,8 @@ class Guard:
         with self._lock:
             self._judge(case, values, later, last=True)
             self.flight.look(case, self.vocabulary)
-            case.let_go()
+            case.readings, case.call = case.readings.settled(), case.call.without_arrays()
+            self._lasting = {name: case.readings[name] for name in LASTING if name in case.readings}
             if case.where.phase == "train" and self.reporter.sinks:
                 scalars = summary(case.readings) | {"overhead_fraction": self.overhead_fraction()}
                 self.reporter.tell("readings", scalars, case.where.step)
@@ -294,9 +289,9 @@ class Guard:
         They also see the readings of the step's call that explains most: one with bad padding or a bad loss.
         """
         with self._lock:
-            site = self._step_cases[-1].call.call_site if self._step_cases else ""
-            where = self._where("train", self.step, max(0, self.micro_step - 1), source=source, call_site=site)
             cases = self.step_cases
+            site = cases[-1].where.call_site if cases else ""
+            where = self._where("train", self.step, max(0, self.micro_step - 1), source=source, call_site=site)
             worst = worst_of(cases)
             readings = Readings({}) if worst is None else worst.readings
             rules = [rule for rule in self._rules() if not values.keys().isdisjoint(rule.wants)]
@@ -322,11 +317,6 @@ class Guard:
         """The training calls since the last optimizer step."""
         return tuple(self._case_of(case) if isinstance(case, Passing) else case for case in self._step_cases)
 
-    def settled(self) -> None:
-        """The gradients of the step were looked at: nothing holds on to its scores any more."""
-        for case in self._step_cases:
-            case.let_go()
-
     def stepped(self) -> None:
         """An optimizer has stepped. Several optimizers after one call are one step, which ends with the next call."""
         self.steps_taken += 1
@@ -340,7 +330,6 @@ class Guard:
         self.micro_step = 0
         self._moved = False
         self._step_cases = []
-        self._held_bytes = 0
         self._utterance_ids = ()
 
     def close(self, excused: bool = False) -> None:

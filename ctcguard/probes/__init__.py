@@ -43,8 +43,7 @@ EVIDENCE: dict[Probe, tuple[str, ...]] = {
 }
 """What a rule looks at only when something else is conspicuous, with the names of what each returns."""
 DISTRIBUTION = (*EXACT, *SAMPLED, *EVIDENCE)
-every_frame = partial(frame_maxima, every_frame=True)
-THOROUGH: tuple[Probe, ...] = (losses, every_frame, *SAMPLED)
+THOROUGH: tuple[Probe, ...] = (losses, partial(frame_maxima, every_frame=True), *SAMPLED)
 """When a loss is known to be bad: then the frames are looked for."""
 
 
@@ -61,7 +60,6 @@ __all__ = [
     "evidence",
     "label_range",
     "lengths",
-    "looking_back",
     "losses",
     "measure",
     "one_utterance",
@@ -116,13 +114,3 @@ def evidence(call: CTCCall, probes: Sequence[Probe]) -> dict[str, Callable[[], d
         return {}
     able = [probe for probe in probes if probe is not alignment_cost or has_alignments(call)]
     return {name: later for probe in able for later in [partial(read, call, (probe,))] for name in EVIDENCE[probe]}
-
-
-def looking_back(call: CTCCall) -> dict[str, Callable[[], dict[str, float | HostArray]]]:
-    """As `evidence`: what explains a bad gradient of a call that was sound, and was not measured any further."""
-    if 0 in call.scores.shape:
-        return {}
-    return {
-        "non_finite_padding_frames": partial(read, call, (every_frame,)),
-        "minus_inf_fraction": partial(read, call, (normalisation,)),
-    }

@@ -58,10 +58,8 @@ class Site:
         sizes = {"batch": call.batch, "frames": call.frames, "classes": call.classes}
         return {**sizes, "blank": call.blank, "label_room": room}
 
-    def with_labels(
-        self, targets: Any, target_lengths: Any, utterance_ids: tuple[str, ...], log_probs: Any = None
-    ) -> CTCCall:
-        """The call with the labels that it had in one run and the names of its utterances; its scores are gone."""
+    def with_labels(self, targets: Any, target_lengths: Any, utterance_ids: tuple[str, ...]) -> CTCCall:
+        """The call with the labels that it had in one run and the names of its utterances."""
         return replace(self.call, targets=targets, target_lengths=target_lengths, utterance_ids=utterance_ids)
 
 

@@ -198,7 +198,7 @@ class Recorder:
             ids = entry.ids[device * batch : (device + 1) * batch] if named else ()
             make = partial(site.with_labels, OnHost(measured.targets, part), OnHost(measured.target_lengths, part), ids)
             passing = site.passing(packed)
-            if passing is not None and self.guard.pass_measured(passing, make, site.call.scores):
+            if passing is not None and self.guard.pass_measured(passing, make):
                 return
             case = self.guard.open(make(), "train", early=False)
             case.held = measured.held(part)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from math import isnan
 from typing import Any
 
 import numpy as np
 import torch
 
 from ctcguard._array import HostArray, host_view, is_host
-from ctcguard.call import CTCCall, ctc_call
+from ctcguard.call import CTCCall, Gone, ctc_call
 from ctcguard.callsite import call_site
 from ctcguard.case import Case, Passing
 from ctcguard.finding import Phase
@@ -72,7 +74,9 @@ class Capture:
         phase = self._arrived()
         if self._guard.brief and scores.ndim == 3 and all(type(array) is np.ndarray for array in labels.values()):
             seen = Given(tuple(scores.shape), **labels, blank=arguments["blank"], given_labels=before_removal)
-            passing = self._guard.glimpse(seen, partial(make, call_site=self._sites.get(phase, "")), scores, phase)
+            gone = Gone((scores.shape[0], 0, 0), scores.dtype)
+            later = partial(make, log_probs=gone, call_site=self._sites.get(phase, ""))
+            passing = self._guard.glimpse(seen, later, phase) if _ends_in_numbers(scores) else None
             if passing is not None:
                 self._gradients.glimpsed(given)
                 return passing
@@ -108,7 +112,7 @@ class Capture:
         elif type(found) is np.ndarray and self._guard.let_pass(taken, found.tolist()):
             return None
         else:
-            call = taken.make(log_probs=taken.scores, call_site=call_site(3))
+            call = replace(taken.make(), scores=scores.detach().transpose(0, 1), call_site=call_site(3))
             case = self._guard.reopen(taken, self._with_origin(call, scores))
         call = case.call if found is None else case.call.with_losses(found)
         depth, gradient = self._guard.depth(call), self._gradient(call, losses)
@@ -150,6 +154,13 @@ class Capture:
         if known is None or not same_head(scores, known):
             known = self._origins[key] = origin(scores)
         return known
+
+
+def _ends_in_numbers(scores: torch.Tensor) -> bool:
+    """Whether the last frame of a batch on the host holds no NaN: padding that does makes gradients NaN, not losses."""
+    if not scores.is_cpu:
+        return True
+    return not isnan(scores[:, -1:].sum())
 
 
 def _on_host(values: Any) -> Any:

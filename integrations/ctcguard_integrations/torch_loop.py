@@ -168,7 +168,6 @@ class Watch(Guarded):
             self.guard.check_heads("watch(vocabulary=...)")
             self._gradients.stepping(optimizer)
             self.await_verdict()
-            self.guard.settled()
             self.ranks.stepping(optimizer)
 
     def await_verdict(self) -> None:
