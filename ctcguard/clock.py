@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from types import TracebackType
 from typing import Final
 
@@ -25,8 +26,8 @@ DEAR: Final = 32.0
 class Clock:
     """Counts the guard's own seconds, and says at which calls only contracts are checked.
 
-    After the first calls the distribution is measured when the guard's share, with what that cost the last time, stays
-    within the budget. So a dear measurement is a rare one, whatever it costs.
+    After the first calls the distribution is measured when the guard's share, with what that costs, stays within the
+    budget: of the last two times the less, for a machine may be busy once. So a dear measurement is a rare one.
 
     Parameters
     ----------
@@ -47,6 +48,7 @@ class Clock:
         self._spent_s = self._spent_before_s = 0.0
         self._counted_from_s = self._counted_s = 0.0
         self._contract_s = self._sample_s = 0.0
+        self._last_sample_s = inf
         self._over = False
 
     @property
@@ -79,7 +81,8 @@ class Clock:
         if self._over:
             self._contract_s = cost_s
         else:
-            self._sample_s = max(0.0, cost_s - self._contract_s)
+            sample_s = max(0.0, cost_s - self._contract_s)
+            self._sample_s, self._last_sample_s = min(sample_s, self._last_sample_s), sample_s
         now_s = self.now()
         if self._calls == ALWAYS_CALLS + 1:
             self._counted_from_s, self._counted_s = now_s, 0.0

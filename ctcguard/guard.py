@@ -161,6 +161,10 @@ class Guard:
         """Whether the call at hand is only measured further if it is not sound at a glimpse."""
         return self._brief
 
+    def look(self) -> None:
+        """Measure the call at hand further whatever the budget says."""
+        self._brief = False
+
     def glimpse(self, given: Given, make: Callable[[], CTCCall], phase: Phase) -> Passing | None:
         """Take in a call on the host that is sound; None, and it is not taken, for any other.
 

@@ -67,7 +67,8 @@ def to_base(took: Mapping[str, list[Took]], base: str) -> dict[str, dict[str, An
     Returns
     -------
     dict
-        By arm: ``ms``, the median by the clock; ``clock`` and ``processor``, the ratios as `median_with_interval`.
+        By arm: ``ms``, the median by the clock; ``clock`` and ``processor``, the ratios as `median_with_interval`;
+        ``mean``, the ratio of the mean times by the clock, without the longest and the shortest fiftieth.
     """
     times = {name: np.asarray(values) for name, values in took.items()}
     found = {}
@@ -76,9 +77,16 @@ def to_base(took: Mapping[str, list[Took]], base: str) -> dict[str, dict[str, An
         found[name] = {
             "ms": round(float(np.median(values[:, 0])) * 1e3, 3),
             "clock": median_with_interval(clock),
+            "mean": round(float(trimmed(values[:, 0]) / trimmed(times[base][:, 0])), 4),
             "processor": median_with_interval(processor),
         }
     return found
+
+
+def trimmed(times: Any) -> float:
+    """The mean without the longest and the shortest fiftieth, which are the machine's."""
+    ordered, cut = np.sort(times), len(times) // 50
+    return float(ordered[cut : len(ordered) - cut].mean())
 
 
 def said(ratio: Mapping[str, float]) -> str:

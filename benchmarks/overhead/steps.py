@@ -6,8 +6,9 @@
 
 The figure of an arm is the median over rounds of its time divided by the unguarded step's of the same round, with a 95%
 bootstrap interval of the median. "unguarded again" is a second, equal training: what it differs by is noise. One thread
-computes, so that neighbours on the machine are not measured too. The guard takes the turns of the others for its run's
-own time, so that its budget thins less here than in a run of its own; the arm without a budget thins nothing.
+computes, so that neighbours on the machine are not measured too. The clocks of the guards stand still while it is the
+turn of others, so that their budgets are those of a run of its own; the arm without a budget thins nothing. The mean is
+the sum of an arm's times divided by that of the unguarded step's: it has the rare dear steps in it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ TRAININGS: dict[str, tuple[str, Callable[[], Arms]]] = {
 
 def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
     """All arms of one training."""
-    found = to_base(in_turns(dict(TRAININGS[name][1]()), rounds, warm_up=5), "unguarded")
+    found = to_base(in_turns(dict(TRAININGS[name][1]()), rounds, warm_up=40), "unguarded")
     print(f"{TRAININGS[name][0]}: {found['unguarded']['ms']} ms a step", flush=True)
     for arm, figures in found.items():
         print(f"  {arm:<28} {said(figures['clock'])}   processor {said(figures['processor'])}", flush=True)
@@ -119,10 +120,10 @@ def page(content: Mapping[str, Any]) -> str:
             continue
         arms = content["trainings"][name]
         lines += [f"## {title[0].upper()}{title[1:]}: {arms['unguarded']['ms']:g} ms", ""]
-        lines += ["| tool | time | 95% | processor time | 95% |", "| --- | --: | --: | --: | --: |"]
+        lines += ["| tool | time | 95% | mean | processor time | 95% |", "| --- | --: | --: | --: | --: | --: |"]
         for arm, found in arms.items():
             if arm != "unguarded":
-                cells = [cell for kind in ("clock", "processor") for cell in shown(found[kind])]
+                cells = [*shown(found["clock"]), f"{found['mean']:.3f}", *shown(found["processor"])]
                 lines.append(f"| {' | '.join((arm, *cells))} |")
         lines.append("")
     return "\n".join(lines)

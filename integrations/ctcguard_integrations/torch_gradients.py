@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from math import isfinite
 from typing import Any
@@ -34,9 +35,10 @@ class Gradients:
         if readings["head_state"] != "learning":
             self._guard.check_step(readings, "optimizer")
 
-    def glimpsed(self, log_probs: Any) -> None:
-        """A training call that is not measured further, and whose head is not followed."""
-        if not torch.is_grad_enabled() or not isinstance(log_probs, torch.Tensor):
+    def glimpsed(self, log_probs: torch.Tensor, made: Callable[[], Origin]) -> None:
+        """A training call that is not measured further; its head is followed only while that is in doubt."""
+        if self._head.doubtful:
+            self.called(log_probs, made())
             return
         self._checked = set()
         inside_step = self._guard.steps_taken == self._steps_before

@@ -53,6 +53,11 @@ class HeadState:
         if origin.head:
             self._head = origin.head
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the last step that was followed did not move the head: then the next ones are followed too."""
+        return self._waited > 0 or any(self._steps.values())
+
     def glimpsed(self, with_gradient: bool, inside_step: bool) -> None:
         """A training call that is not followed: it closes the step before, as any does."""
         if self._stepped:

@@ -84,7 +84,7 @@ def test_a_probe_that_never_returns_from_itself(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "nonsense",
     [None, 5, "abc", {}, {"losses": "abc", "score_max": None}, {"losses": float("nan")}, {"score_max": object()}],
-    ids=str,
+    ids=["None", "5", "abc", "nothing", "text", "nan", "object"],
 )
 def test_a_probe_that_returns_nonsense(nonsense: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*MEASURE, lambda *_: nonsense)
