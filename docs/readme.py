@@ -1,4 +1,4 @@
-"""Keep README.md true: writes a screen, the rules and the detection figures into it (`make docs`); a test compares."""
+"""Keep README.md true: writes a screen, the rules and figures of benchmarks into it (`make docs`); a test compares."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from ctcguard.rule_pages import rows
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DETECTION = ROOT / "benchmarks" / "detection" / "detection.json"
+CLEAN = ROOT / "benchmarks" / "clean" / "clean.json"
+STEPS = ROOT / "benchmarks" / "overhead" / "steps.json"
 COLUMNS = 104
 
 
@@ -63,22 +65,63 @@ def detection() -> str:
     return "\n".join(lines)
 
 
+def clean() -> str:
+    """The totals of benchmarks/clean/clean.md: false alarms on healthy trainings."""
+    found = json.loads(CLEAN.read_text(encoding="utf-8"))
+    trained = f"{found['runs']} healthy trainings that look suspicious, {found['steps']:,} optimizer steps in all"
+    alarms = f"{found['with_errors']} runs with an error, {found['with_warnings']} with a warning"
+    return f"In {trained}: {alarms} (`{found['command']}`)."
+
+
+COMPARED = ("unguarded again", "autograd anomaly mode", "HF DebugUnderflowOverflow", "jax_debug_nans", "checkify")
+
+
+def cost() -> str:
+    """What a step costs with the guard and with other tools, from benchmarks/overhead/steps.json."""
+    found = json.loads(STEPS.read_text(encoding="utf-8"))
+    lines = ["| a training step of | | ctcguard | 95% | mean | " + " | ".join(COMPARED) + " |"]
+    lines.append("| --- | --: | --: | --: | --: |" + " --: |" * len(COMPARED))
+    for arms in found["trainings"].values():
+        guard = arms["ctcguard"]
+        interval = f"{guard['clock']['least']:.3f} – {guard['clock']['most']:.3f}"
+        cells = [
+            arms["title"],
+            f"{arms['unguarded']['ms']:.0f} ms",
+            f"×{guard['clock']['median']:.3f}",
+            interval,
+        ]
+        cells.append(f"×{guard['mean']:.3f}")
+        cells += [f"×{arms[name]['clock']['median']:.2f}" if name in arms else "" for name in COMPARED]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+PARTS = {
+    "screen": r"<!-- screen:.*?-->\n```text\n((?s:.*?))\n?```",
+    "table": r"<!-- rules:.*?-->\n((?:\|.*\n)+)",
+    "detection": r"<!-- detection:.*?-->\n((?:\|.*\n)+)",
+    "clean": r"<!-- clean:.*?-->\n(.+\n)",
+    "cost": r"<!-- cost:.*?-->\n((?:\|.*\n)+)",
+}
+
+
 def parts(text: str) -> dict[str, str]:
     """The generated parts of a README, by name."""
-    shown = re.search(r"<!-- screen:.*?-->\n```text\n(.*?)\n?```", text, re.DOTALL)
-    listed = re.search(r"<!-- rules:.*?-->\n((?:\|.*\n)+)", text)
-    compared = re.search(r"<!-- detection:.*?-->\n((?:\|.*\n)+)", text)
-    if shown is None or listed is None or compared is None:
-        raise SystemExit("README.md has lost a mark: <!-- screen: -->, <!-- rules: --> or <!-- detection: -->")
-    return {"screen": shown[1], "table": listed[1].rstrip("\n"), "detection": compared[1].rstrip("\n")}
+    found = {}
+    for name, mark in PARTS.items():
+        part = re.search(mark, text)
+        if part is None:
+            raise SystemExit(f"README.md has lost the mark of its {name}: {mark}")
+        found[name] = part[1].rstrip("\n")
+    return found
 
 
 def main() -> None:
     """Write all parts."""
     text = README.read_text(encoding="utf-8")
-    old = parts(text)
-    for part, fresh in (("screen", screen()), ("table", table()), ("detection", detection())):
-        text = text.replace(old[part], fresh)
+    made = {"screen": screen(), "table": table(), "detection": detection(), "clean": clean(), "cost": cost()}
+    for part, old in parts(text).items():
+        text = text.replace(old, made[part])
     README.write_text(text, encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import time
@@ -45,9 +46,12 @@ def in_turns(arms: Mapping[str, Callable[[], Result]], rounds: int, warm_up: int
     for name in names:
         for _ in range(warm_up):
             arms[name]()
+    gc.disable()
     for _ in range(rounds):
+        gc.collect()
         for name in order.permutation(names):
             times[name].append(arms[name]())
+    gc.enable()
     return times
 
 
@@ -77,7 +81,7 @@ def to_base(took: Mapping[str, list[Took]], base: str) -> dict[str, dict[str, An
         found[name] = {
             "ms": round(float(np.median(values[:, 0])) * 1e3, 3),
             "clock": median_with_interval(clock),
-            "mean": round(float(trimmed(values[:, 0]) / trimmed(times[base][:, 0])), 4),
+            "mean": round(trimmed(values[:, 0]) / trimmed(times[base][:, 0]), 4),
             "processor": median_with_interval(processor),
         }
     return found

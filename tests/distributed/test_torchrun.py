@@ -28,13 +28,13 @@ class Job:
         self.results = results(ranks)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, 4])
 def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """One launch. Of 2 ranks rank 0 holds the run and rank 1 gets the final verdict; of 3, rank 2 and all."""
+    """One launch. Of 2 ranks rank 0 holds the run and rank 1 gets the final verdict; of 4, rank 3 and all."""
     ranks = int(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp(f"ranks{ranks}"))
-        holder, fails = ("0", "last") if ranks == 2 else ("2", "everywhere")
+        holder, fails = ("0", "last") if ranks == 2 else ("3", "everywhere")
         outcome = torchrun(ranks, program("everything"), fails, HOLDER=holder, WANDB_MODE="offline")
         assert Path("result-0.json").exists(), outcome.console
         return Job(ranks, outcome)

@@ -287,7 +287,8 @@ def main(name: str) -> None:
 
 def scenario(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     folders = dict.fromkeys(("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"), str(folder / "elsewhere"))
-    variables = {**os.environ, **folders, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", **environment}
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # a process of its own
+    variables = {**own, **folders, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", **environment}
     (folder / "work").mkdir()
     return subprocess.run(
         [sys.executable, __file__, name],

@@ -42,11 +42,21 @@ def test_the_detection_figures_are_those_of_the_benchmark() -> None:
     assert readme.parts(TEXT)["detection"] == readme.detection(), "run make docs"
 
 
+def test_the_count_of_false_alarms_is_that_of_the_benchmark() -> None:
+    assert readme.parts(TEXT)["clean"] == readme.clean(), "run make docs"
+
+
+def test_the_costs_are_those_of_the_benchmark() -> None:
+    assert readme.parts(TEXT)["cost"] == readme.cost(), "run make docs"
+
+
 def test_twin_a_stale_readme_is_seen() -> None:
     stale = TEXT.replace("head-too-narrow |", "head-too-small |")
     assert readme.parts(stale)["table"] != readme.table()
     figures = readme.parts(TEXT)["detection"]
     assert readme.parts(TEXT.replace(figures, figures.replace(" of ", " out of ")))["detection"] != readme.detection()
+    assert readme.parts(TEXT.replace(" 0 runs with an error", " 1 runs with an error"))["clean"] != readme.clean()
+    assert readme.parts(TEXT.replace("| ×1.0", "| ×2.0"))["cost"] != readme.cost()
     assert without_digits(readme.parts(TEXT.replace("fix pass", "fix give"))["screen"]) != without_digits(
         readme.parts(TEXT)["screen"]
     )
