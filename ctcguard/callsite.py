@@ -42,8 +42,7 @@ def call_site(depth: int = 1) -> str:
     Returns
     -------
     str
-        Relative to the working directory (that of the first call) where that is shorter; empty when all frames belong
-        to libraries.
+        Relative to the working directory where that is shorter; empty when all frames belong to libraries.
     """
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None and _is_library(frame.f_code.co_filename):

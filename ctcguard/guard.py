@@ -190,10 +190,10 @@ class Guard:
     def pass_measured(self, found: dict[str, Any], make: Callable[[], CTCCall]) -> bool:
         """Whether a training call that was measured in short elsewhere is sound: then nothing more is to be done.
 
-        ``found`` has what `ctcguard.sound.glimpse` returns, the losses, and ``label_room``, the padded width of the
-        targets; ``make`` makes the `CTCCall`, if somebody asks for it.
+        ``found`` has what `ctcguard.sound.glimpse` returns, and the losses where they are known; ``make`` makes the
+        `CTCCall`, if somebody asks for it.
         """
-        if self.flight.wanted or not (sound(found, found["label_room"]) and sound_losses(found["losses"])):
+        if self.flight.wanted or not sound(found) or ("losses" in found and not sound_losses(found["losses"])):
             return False
         with self._lock:
             passing = Passing(make, "train", self.step, self.micro_step, found)

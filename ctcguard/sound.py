@@ -50,7 +50,7 @@ def glimpse(given: Given) -> dict[str, Any] | None:
     dict or None
         As the probes of `ctcguard.probes.CONTRACT` measure them: of each utterance ``input_lengths`` and
         ``target_lengths``, lists, and ``adjacent_repeats``, a list or what makes one of them; ``label_max``. And
-        ``batch``, ``frames``, ``classes`` and ``blank``.
+        ``batch``, ``frames``, ``classes``, ``blank``, ``label_room`` and ``concatenated``.
     """
     shape, targets, frames, counts, blank, labels_given = given
     rank = targets.ndim
@@ -60,7 +60,7 @@ def glimpse(given: Given) -> dict[str, Any] | None:
     room = targets.shape[-1]
     row = targets if rank == 1 else targets[arange(targets, room) < counts[:, None]]
     labels = counts.tolist()
-    if not row.size or row.size != sum(labels):  # so no count is below 0 or beyond the room of its row
+    if not row.size or row.size != sum(labels):
         return None
     least, most = int(row.min()), int(row.max())
     if least <= blank <= most and (row == blank).any():
@@ -79,11 +79,13 @@ def glimpse(given: Given) -> dict[str, Any] | None:
         "frames": shape[1],
         "classes": shape[2],
         "blank": blank,
+        "label_room": room,
+        "concatenated": rank == 1,
     }
     count = partial(_repeats, row.copy() if rank == 1 else row, labels)
     if min(map(_margin, found["input_lengths"], labels)) < at_most:
         found["adjacent_repeats"] = count()
-    if not sound(found, room if rank == 2 else None):
+    if not sound(found):
         return None
     found["adjacent_repeats"] = count
     return found
@@ -102,19 +104,18 @@ def _repeats(row: HostArray, labels: Sequence[int]) -> list[int]:
     return counted
 
 
-def sound(found: Mapping[str, Any], room: int | None) -> bool:
+def sound(found: Mapping[str, Any]) -> bool:
     """Whether no rule can find fault with the labels and lengths of a call.
 
     Parameters
     ----------
     found : mapping
         Readings of the contract and facts: ``input_lengths``, ``target_lengths`` and ``adjacent_repeats`` of each
-        utterance, as lists; ``label_min``, ``label_max``, ``blank_count``, ``frames``, ``classes``, ``blank``.
-    room : int or None
-        The padded width of the targets; None for concatenated ones, of which it is known that they add up.
+        utterance, as lists; ``label_min``, ``label_max``, ``blank_count``, ``frames``, ``classes``, ``blank``,
+        ``label_room``, ``concatenated``.
     """
     frames, labels = found["input_lengths"], found["target_lengths"]
-    width, classes = found["frames"], found["classes"]
+    width, classes, room = found["frames"], found["classes"], found["label_room"]
     longest = max(frames, default=0)
     return (
         0 <= found["blank"] < classes
@@ -124,7 +125,7 @@ def sound(found: Mapping[str, Any], room: int | None) -> bool:
         and longest <= width
         and (longest == width or 2 * longest > width + 2 * HALF_FRAMES)
         and min(labels) >= 0
-        and (room is None or max(labels) <= room)
+        and (sum(labels) == room if found["concatenated"] else max(labels) <= room)
         and all(map(_fits, frames, labels, found["adjacent_repeats"]))
         and not any(name in found and any(found[name]) for name in NONE_WANTED)
     )

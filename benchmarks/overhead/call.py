@@ -132,6 +132,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", default=["×".join(map(str, size)) for size in SIZES])
     parser.add_argument("--out", type=Path, default=None, help="write OUT.json and OUT.md too")
     options = parser.parse_args()
+    command = f"python benchmarks/overhead/call.py --rounds {options.rounds}"
+    if len(options.sizes) < len(SIZES):
+        command += f" --sizes {' '.join(options.sizes)}"
     torch.set_num_threads(1)
     before = machine()
     wanted = [size for size in SIZES if "×".join(map(str, size)) in options.sizes]
@@ -141,15 +144,14 @@ def main() -> None:
             rows.append(measured(size, dtype, max(2 * SELDOM_CALLS, options.rounds)))
             print(table(rows).splitlines()[-1], flush=True)
             if options.out:
-                write(options.out, rows, {"rounds": options.rounds, "load_before": before["load"], **machine()})
+                write(options.out, rows, {"command": command, "load_before": before["load"], **machine()})
 
 
 def write(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
     """The rows so far, as JSON and as Markdown."""
     path.with_suffix(".json").write_text(json.dumps({"rows": rows, **about}, indent=2) + "\n")
     loads = f"load {about['load_before'][0]} to {about['load'][0]}"
-    command = f"python benchmarks/overhead/call.py --rounds {about['rounds']}"
-    note = f"`{command}`: {about['machine']}, torch {torch.__version__}, {loads}\n"
+    note = f"`{about['command']}`: {about['machine']}, torch {torch.__version__}, {loads}\n"
     path.with_suffix(".md").write_text(f"{table(rows)}\n{note}")
 
 

@@ -54,9 +54,9 @@ class Site:
     @cached_property
     def _facts(self) -> dict[str, Any]:
         call = self.call
-        room = None if call.concatenated else call.targets.shape[-1]
         sizes = {"batch": call.batch, "frames": call.frames, "classes": call.classes}
-        return {**sizes, "blank": call.blank, "label_room": room}
+        targets = {"label_room": int(call.targets.shape[-1]), "concatenated": call.concatenated}
+        return {**sizes, "blank": call.blank, **targets}
 
     def with_labels(self, targets: Any, target_lengths: Any, utterance_ids: tuple[str, ...]) -> CTCCall:
         """The call with the labels that it had in one run and the names of its utterances."""

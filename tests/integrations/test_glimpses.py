@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 
-from ctcguard import CTCVerdictError, guard_step, watch
+from ctcguard import CTCVerdictError, guard_step, observe, watch
 from ctcguard.case import Passing
 from ctcguard.clock import ALWAYS_CALLS, SELDOM_CALLS
 from ctcguard_integrations.torch_loop import Watch
@@ -232,3 +232,24 @@ def test_in_jax_scores_are_looked_at_from_time_to_time() -> None:
         step(probabilities if call > BRIEF else logits, labels, frames)
     step.close()
     assert [verdict.code for verdict in step.verdicts] == ["CTC404"]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_in_jax_a_call_without_losses_passes_and_its_lengths_are_added_up(wrong: bool) -> None:
+    """A loss of the user's own, labels in one row."""
+    given = {"input_lengths": jnp.asarray([30, 24]), "target_lengths": jnp.asarray([3, 2]), "blank": 0}
+
+    @jax.jit
+    def loss(logits: Any, labels: Any) -> Any:
+        observe(logits=logits, targets=labels, **given)
+        return logits.sum()
+
+    step = guard_step(loss, sinks=(), budget=SPENT, on_error="log", on_warning="log")
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 30, 7)), jnp.float32)
+    labels = jnp.asarray([1, 2, 3, 4, 5, *([6] if wrong else [])])
+    for _ in range(BRIEF):
+        step(logits, labels)
+        step.flush()  # so that what it cost is known at the next one
+    assert isinstance(step.guard._step_cases[-1], Passing) is not wrong
+    step.close()
+    assert {verdict.code for verdict in step.verdicts} == ({"CTC303"} if wrong else set())
