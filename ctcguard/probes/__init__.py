@@ -25,6 +25,7 @@ from ctcguard.probes.log_probs import (
     probabilities,
 )
 from ctcguard.probes.loss import alignment_cost, has_alignments, losses
+from ctcguard.probes.paddings import edge_changes
 from ctcguard.probes.targets import FAULTS, label_faults, label_range, removed_labels, transcripts, unknown_labels
 from ctcguard.probes.utterance import one_utterance
 
@@ -39,6 +40,7 @@ EVIDENCE: dict[Probe, tuple[str, ...]] = {
     probabilities: ("row_sum_error", "sample_min"),
     other_axes: ("logsumexp_time_abs_max", "logsumexp_batch_abs_max"),
     constant_tails: ("tail_frames",),
+    edge_changes: ("leading_change", "trailing_change"),
     alignment_cost: ("alignment_cost",),
 }
 """What a rule looks at only when something else is conspicuous, with the names of what each returns."""

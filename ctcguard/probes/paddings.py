@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ctcguard._array import Array, arange, namespace, whole
+from math import ceil
+
+from ctcguard._array import Array, arange, beside, highest, host_view, namespace, whole, wide
+from ctcguard.call import CTCCall
+
+COMPARED_PAIRS = 512
+"""Pairs of neighbouring frames whose change `edge_changes` sorts, about."""
 
 
 def padding_faults(frame_paddings: Array, label_paddings: Array, labels: Array) -> dict[str, Array]:
@@ -65,6 +71,60 @@ def _span(paddings: Array, labels: Array) -> Array:
     limit = xp.full_like(values, float("inf"))
     span = xp.max(xp.where(padded, values, -limit), axis=1) - xp.min(xp.where(padded, values, limit), axis=1)
     return xp.where(span > 0, span, xp.zeros_like(span))
+
+
+def edge_changes(call: CTCCall) -> dict[str, Array]:
+    """How much the scores change from frame to frame before and within the last ``input_lengths`` frames.
+
+    Of frames padded on the left these are the padding and the speech, of a mask in place of the paddings the speech and
+    the padding: what went into a model as padding comes out of it with little change.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``scores`` (batch, time, classes), ``input_lengths`` (batch,).
+
+    Returns
+    -------
+    dict
+        Scalars ``leading_change`` and ``trailing_change``, ≥ 0, in the unit of the scores (nats for log-probs): the
+        median difference of the largest scores of two neighbouring frames that are both among the first
+        ``time - input_length``, or both among the others. Of every k-th pair, about `COMPARED_PAIRS`. Pairs with a
+        frame that is not finite are left out; NaN without a pair. Nothing for one frame, or when an axis is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.asarray([[[0.5], [0.5], [0.0], [2.0], [4.0]]])
+    >>> call = ctc_call(logits=scores, targets=[[0]], input_lengths=[3], target_lengths=[1], blank=0)
+    >>> found = edge_changes(call)
+    >>> float(found["leading_change"]), float(found["trailing_change"])
+    (0.0, 2.0)
+    """
+    if 0 in call.scores.shape or call.frames < 2:
+        return {}
+    peaks = host_view(wide(highest(call.scores, axis=2)))
+    xp, reference = namespace(peaks), beside(call.scores)
+    leading = call.frames - whole(reference, call.input_lengths)[:, None]
+    first, second = arange(reference, call.frames)[None, :-1], arange(reference, call.frames)[None, 1:]
+    change = xp.abs(peaks[:, 1:] - peaks[:, :-1])
+    stride = ceil(change.shape[0] * change.shape[1] / COMPARED_PAIRS)
+    counted = xp.isfinite(change)
+    return {
+        "leading_change": _median(change, counted & (second < leading), stride),
+        "trailing_change": _median(change, counted & (first >= leading), stride),
+    }
+
+
+def _median(values: Array, counted: Array, stride: int) -> Array:
+    """The lower median of every k-th of the values that count; NaN when none does."""
+    xp = namespace(values)
+    kept = xp.reshape(counted, (-1,))[::stride]
+    ordered = xp.sort(xp.where(kept, xp.reshape(values, (-1,))[::stride], float("inf")))
+    count = xp.sum(xp.astype(kept, xp.int32))
+    middle = xp.where(count > 0, (count - 1) // 2, 0)
+    return xp.where(count > 0, xp.take(ordered, xp.reshape(middle, (1,)), axis=0)[0], float("nan"))
 
 
 def forward_maximum(phi: Array, emit: Array, input_lengths: Array, target_lengths: Array) -> dict[str, Array]:

@@ -148,12 +148,12 @@ def of_optax(arguments: dict[str, Any], result: tuple[Any, ...], **facts: Any) -
         By the names of optax: ``logits`` (batch, time, classes), ``logit_paddings``, ``labels``, ``label_paddings``,
         ``blank_id``.
     result : tuple of array
-        What it returned: losses (batch,), and the forward log-probs.
+        Losses (batch,), and the forward log-probs where the step computes them.
     **facts
         Other fields of `CTCCall`.
     """
     frame_paddings, label_paddings = (_outside(arguments[name]) for name in ("logit_paddings", "label_paddings"))
-    losses, phi, emit = (_outside(array) for array in result)
+    losses, *forward = (_outside(array) for array in result)
     arrays = {
         "scores": _outside(arguments["logits"]),
         "targets": _outside(arguments["labels"]),
@@ -162,8 +162,7 @@ def of_optax(arguments: dict[str, Any], result: tuple[Any, ...], **facts: Any) -
         "frame_paddings": frame_paddings,
         "label_paddings": label_paddings,
         "losses": losses,
-        "phi": phi,
-        "emit": emit,
+        **dict(zip(("phi", "emit"), forward, strict=False)),
     }
     return Seen(arrays, "logits", blank_of(arguments), facts)
 

@@ -21,8 +21,8 @@ from jax.extend.core import find_top_trace
 from ctcguard.guard import Guard
 from ctcguard_integrations.jax_measured import Measured
 
-Results = tuple[jax.Array, jax.Array, jax.Array]
-"""Losses (batch,), and the forward log-probs of ending with the blank and with a label."""
+Results = tuple[jax.Array, ...]
+"""Losses (batch,), and the forward log-probs of ending with the blank and with a label, where somebody wants them."""
 Original = Callable[..., Results]
 PATCHED = optax.ctc_loss_with_forward_probs
 SIGNATURE = inspect.signature(PATCHED)
@@ -38,7 +38,7 @@ class Recorder(Protocol):
         """A loss is about to be computed or traced; what is raised here leaves the user's call."""
 
     def called(self, arguments: dict[str, Any], source: str, result: Results, sheet: Sheet | None) -> None:
-        """It was; ``result`` is the original's own."""
+        """It was; ``result`` is what its caller gets."""
 
 
 class Sheet:
@@ -130,7 +130,8 @@ def _seam(original: Original, *args: Any, **kwargs: Any) -> Results:
     noticed()
     recorder.calling(bound.arguments, source)
     result = original(*args, **kwargs)
-    recorder.called(bound.arguments, source, result, sheet)
+    # To keep what `optax.ctc_loss` drops would cost the compiled step its memory.
+    recorder.called(bound.arguments, source, result[:1] if by_ctc_loss else result, sheet)
     return result
 
 

@@ -93,12 +93,12 @@ class GuardedStep(Guarded, Generic[P, R]):
             recorder.read(wait=False)
         recorder.ranks.meet((args, kwargs))
         recorder.failed = True  # until it has returned
-        with jax_seam.active(recorder, recorder.key):
-            if self._run is not None:
-                outputs = self._run(*args, **kwargs)
-            else:
+        if self._run is not None:
+            outputs = self._run(*args, **kwargs)  # which is traced beneath the recorder, and calls no loss otherwise
+        else:
+            with jax_seam.active(recorder, recorder.key):
                 outputs = self.step(*args, **kwargs)
-                recorder.returned([], outputs)
+            recorder.returned([], outputs)
         recorder.failed = False
         recorder.stepped()
         return outputs  # type: ignore[no-any-return]

@@ -47,12 +47,18 @@ def inert(text: str) -> str:
     return "`" + ACTIVE.sub("\\g<0>\u200b", html.escape(line, quote=False).replace("`", "'")) + "`"
 
 
-def alert_text(verdict: Verdict) -> str:
-    """The body of an alert: headline, place, message, cause, fix, utterances, symptoms, link to the rule's page."""
+def alert_text(verdict: Verdict, folder: Path | None = None, run_url: str | None = None) -> str:
+    """The body of an alert: headline, place, message, cause, fix, utterances, symptoms, and where to read more.
+
+    That is the run directory now, the artifact at the end of the run, and the rule's page.
+    """
     rows = [("", verdict.headline()), ("at", verdict.place()), *verdict.rows()]
     lines = [f"{label}: {inert(text)}" if label else inert(text) for label, text in rows if text]
     while sum(map(len, lines)) > TEXT_CHARACTERS:
         lines.pop()
+    if folder is not None:
+        lines.append(f"look: {inert(f'ctcguard report {folder}')}")
+        lines += [f"at the end of the run: {run_url}/artifacts"] if run_url else []
     return "\n".join([*lines, rule_url(verdict.root.code, verdict.root.name)])
 
 
@@ -158,7 +164,8 @@ class WandbAlerts:
             cause = f"{verdict.code} {verdict.cause}"
             summary = {"verdict": cause, "verdict_severity": severity.value, "verdict_step": verdict.step}
         if (run := self._run()) is not None:
-            title, text = verdict.root.title()[:TITLE_CHARACTERS], alert_text(verdict)
+            folder = None if self.files_of_run is None else self.files_of_run()
+            title, text = verdict.root.title()[:TITLE_CHARACTERS], alert_text(verdict, folder, run.url)
             alert = partial(run.alert, title, text, level=LEVELS[severity], wait_duration=NEVER_SUPPRESSED_S)
             self._send(run, alert, partial(run.summary.update, prefixed(summary)))
 

@@ -445,6 +445,15 @@ def test_the_report_and_the_records_are_an_artifact(handed_on: dict[str, Any]) -
     assert summary(run["folder"])["ctcguard/artifact"].startswith(artifact.name)
 
 
+def test_the_alert_names_the_run_directory_unless_nothing_may_leave(handed_on: dict[str, Any]) -> None:
+    def sent(folder: str) -> str:
+        (alert,) = [r.alert for r in records(folder) if r.WhichOneof("record_type") == "alert"]
+        return alert.text
+
+    assert "look: `ctcguard report " in sent(handed_on["open"]["folder"])
+    assert "ctcguard report" not in sent(handed_on["redacted"]["folder"])
+
+
 def tables(folder: str) -> list[dict[str, Any]]:
     start = "ctcguard/findings_table/"
     found = [{k.removeprefix(start): v for k, v in row.items() if k.startswith(start)} for _, row in rows(folder)]
@@ -543,6 +552,18 @@ def test_the_text_says_everything() -> None:
         "more: `ctcguard explain CTC402`",
         rule_url("CTC402", "unnormalised-log-probs"),
     ]
+
+
+def test_the_text_says_where_to_look_now_and_later() -> None:
+    place = {"folder": Path("runs/1"), "run_url": "https://wandb.example/team/project/runs/abc"}
+    assert alert_text(a_verdict(), **place).splitlines()[-3:] == [
+        "look: `ctcguard report runs/1`",
+        "at the end of the run: https://wandb.example/team/project/runs/abc/artifacts",
+        rule_url("CTC402", "unnormalised-log-probs"),
+    ]
+    offline = alert_text(a_verdict(), place["folder"], None)
+    assert "end of the run" not in offline
+    assert "look: `ctcguard report runs/1`" in offline
 
 
 def test_text_from_data_sets_is_only_text() -> None:

@@ -42,6 +42,8 @@ def readings(
             [log_sum(list(scores[:, t, c])) for t in range(frames) for c in range(classes)]
         ),
         "tail_frames": [tail([tuple(frame) for frame in rows]) for rows in valid],
+        "leading_change": change([scores[b][: frames - int(n)] for b, n in enumerate(input_lengths)]),
+        "trailing_change": change([scores[b][frames - int(n) :] for b, n in enumerate(input_lengths)]),
         "alignment_cost": [
             cost(rows, row, blank, classes, int(length))
             for rows, row, length in zip(valid, labels, input_lengths, strict=True)
@@ -78,6 +80,13 @@ def greedy(frames: Sequence[Sequence[float]], classes: int, blank: int) -> dict[
 def tail(items: Sequence[Any]) -> int:
     """How many items at the end are the last one; a NaN equals nothing, not even itself."""
     return sum(1 for _ in itertools.takewhile(lambda item: item == items[-1], reversed(items)))
+
+
+def change(parts: Sequence[np.ndarray]) -> float:
+    """The lower median change of the largest score from one frame to the next."""
+    steps = [abs(highest(list(b)) - highest(list(a))) for part in parts for a, b in itertools.pairwise(part)]
+    finite = sorted(step for step in steps if math.isfinite(step))
+    return finite[(len(finite) - 1) // 2] if finite else math.nan
 
 
 def fits(value: float, bits: int) -> bool:

@@ -292,17 +292,23 @@ class Recurrent(nnx.Module):
         return self.head(self.layer(features))
 
 
-@family("Flax nnx, a GRU, nnx.jit", seeds=2)
-def with_nnx(seed: int, guarding: Guarding) -> Losses:
-    net = Recurrent(nnx.Rngs(seed))
-    optimizer = nnx.Optimizer(net, optax.adam(2e-2), wrt=nnx.Param)
+def with_nnx(change: Callable[[Data], Data] = lambda data: data) -> Callable[[int, Guarding], Losses]:
+    def train(seed: int, guarding: Guarding) -> Losses:
+        net = Recurrent(nnx.Rngs(seed))
+        optimizer = nnx.Optimizer(net, optax.adam(2e-2), wrt=nnx.Param)
 
-    @guarding
-    @nnx.jit
-    def step(net: Recurrent, optimizer: Any, data: Data) -> jax.Array:
-        value, gradients = nnx.value_and_grad(lambda model: ctc(model(data["features"]), data).mean())(net)
-        optimizer.update(net, gradients)
-        return value
+        @guarding
+        @nnx.jit
+        def step(net: Recurrent, optimizer: Any, data: Data) -> jax.Array:
+            value, gradients = nnx.value_and_grad(lambda model: ctc(model(data["features"]), data).mean())(net)
+            optimizer.update(net, gradients)
+            return value
 
-    for data in batches(seed):
-        yield float(step(net, optimizer, data))
+        for data in batches(seed):
+            yield float(step(net, optimizer, change(data)))
+
+    return train
+
+
+family.add("Flax nnx, a GRU, nnx.jit", with_nnx(), seeds=2)
+family.add("Flax nnx, a GRU, padded on the left, to a static shape", with_nnx(on_the_left), seeds=4)

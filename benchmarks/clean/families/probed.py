@@ -6,6 +6,7 @@ from benchmarks.clean.corpus import Family
 from benchmarks.clean.families import architectures, objectives, trainer
 
 family = Family("probed")
-family.adopt(architectures.family.settings, probe_model=True)
+independent = (setting for setting in architectures.family.settings if setting.name != architectures.OVER_PADDING)
+family.adopt(independent, probe_model=True)
 family.adopt(objectives.family.settings[:8], probe_model=True)
 family.adopt((setting for setting in trainer.family.settings if "BERT" not in setting.name), probe_model=True)

@@ -13,6 +13,10 @@ from ctcguard.readings import Readings
 INVERT = "pass 1.0 where {item} is padding and 0.0 where it is not: paddings = 1.0 - mask"
 ALL_PADDING = "every {item} of the batch is marked as padding: paddings are 1.0 where a mask is 0.0"
 
+LESS, MUCH_LESS = 2, 10
+"""So many times less padding changes from frame to frame than speech: at the first call; later, when a model that says
+blank everywhere changes little too, it takes more to call frames padding that are said to be none."""
+
 
 class Misplaced(NamedTuple):
     """Rows with padding before an item, and what that is; where paddings are inverted, rows of padding only, too."""
@@ -44,9 +48,30 @@ def misplaced_frames(readings: Readings) -> Misplaced | None:
     if empty.size:
         evidence = f"{seen}, and the longest would be padding only"
         return Misplaced("inverted-paddings", evidence, invert, np.concatenate([rows, empty]), Severity.ERROR)
-    return Misplaced(
-        "inverted-paddings", f"{seen}; if you pad on the left, ignore this", invert, rows, Severity.WARNING
-    )
+    padding, others = readings.get("leading_change", np.nan), readings.get("trailing_change", np.nan)
+    changes = f"from frame to frame the scores change by {padding:.2g} in the padding and by {others:.2g} behind it"
+    if others > LESS * padding:
+        evidence = f"{seen}; {changes}: padded on the left, which this loss allows"
+        return Misplaced("not-right-padded", evidence, right, rows, Severity.INFORMATION)
+    first = len(readings.get("length_history", ())) <= 1
+    against = changes if padding > (LESS if first else MUCH_LESS) * others else _odd(readings, first)
+    if against is None:
+        evidence = f"{seen}, and nothing speaks for a mask in place of the paddings: padded on the left, perhaps"
+        return Misplaced("not-right-padded", evidence, right, rows, Severity.INFORMATION)
+    evidence = f"{seen}; {against}; if you pad on the left, ignore this"
+    return Misplaced("inverted-paddings", evidence, invert, rows, Severity.WARNING)
+
+
+def _odd(readings: Readings, first: bool) -> str | None:
+    """What is odd about the frames that are left, if they are those of utterances padded on the left."""
+    lengths, frames = readings.column("input_lengths"), readings["frames"]
+    short = int(np.sum(lengths < readings.column("target_lengths"))) if "target_lengths" in readings else 0
+    if short:
+        return f"the labels of {short} do not fit into the frames that are left"
+    longest = float(lengths.max())
+    if first and longest <= frames / 2:
+        return f"no more than {longest:.0f} of {frames:.0f} frames are left of any"
+    return None
 
 
 def misplaced_labels(readings: Readings) -> Misplaced | None:

@@ -37,9 +37,11 @@ class InputLengthOutOfRange(Rule):
     - `beyond-time`: a length is larger than the time axis: lengths of the features or samples instead of the encoder's
       output (CTC304 says how many times), another rounding than the convolutions', or a padded length.
     - `below-one`: a length is 0, negative or no number: the clip is shorter than the receptive field of the model.
-    - `inverted-paddings`: utterances begin with padding, and none is without: 1 was passed for frames that are none.
+    - `inverted-paddings`: utterances begin with padding, none is without, and what is left is odd: the scores change
+      less from frame to frame than those of the padding, labels do not fit, or it is at most half of the time axis.
     - `all-padding`: every length is 0, because every frame of the batch is marked as padding.
-    - `not-right-padded`: frames follow after padding, but nothing speaks for inverted paddings.
+    - `not-right-padded`: frames follow after padding, but nothing speaks for inverted paddings. Information where that
+      is padding on the left.
 
     ## How to fix
 
@@ -50,14 +52,17 @@ class InputLengthOutOfRange(Rule):
 
     ## Thresholds
 
-    None: the condition is exact.
+    None: for lengths the condition is exact, and the limits that tell padding on the left are fixed.
 
     ## Known problems
 
     An utterance of 0 frames and 0 labels (an item that only fills the batch) is information. So is padding on the left
-    where the longest utterance has none; where all have some, it cannot be told from inverted paddings, and is a
-    warning. Stays silent for lengths
-    that are too short but positive: CTC301 and CTC304 look at those.
+    where the longest utterance has none, or where the scores change less than half as much from frame to frame in the
+    padding as behind it (in the median), as they do behind most models. Where they change alike (behind embeddings of
+    positions that drown the features, or when a model says blank everywhere), paddings are called inverted only if
+    labels do not fit, or if at the first call no utterance fills more than half of the time axis; otherwise inverted
+    paddings are information only. Stays silent for lengths that are too short but positive: CTC301 and CTC304 look at
+    those.
 
     ## Example
 

@@ -62,12 +62,14 @@ class PaddingLeak(Rule):
 
     ## Known problems
 
-    Information while the greedy decoding of all utterances compared stays the same, for an unpacked RNN that changes
-    only the last frames, and for `feat_extract_norm="group"` without a mask (wav2vec2-base), which is meant so. With
-    fresh weights greedy decoding means little: look at the size of the change. Judged behind at least 8 frames of
-    padding. Not tried where the model never meets padding (all utterances of a batch as long as each other and no
-    lengths or mask given), where its time axis cannot be made longer, and for a mask that does not show how padding is
-    marked. Where `input_lengths` count padding (CTC305), padded frames are compared as if they were valid.
+    A warning from the first greedy decoding that changes on, even if the loss falls as it should: training meets the
+    padding that it is used to, a clip alone does not. Information while the greedy decoding of all utterances compared
+    stays the same, for an unpacked RNN that changes only the last frames, and for `feat_extract_norm="group"` without a
+    mask (wav2vec2-base), which is meant so. With fresh weights greedy decoding means little: look at the size of the
+    change. Judged behind at least 8 frames of padding. Not tried where the model never meets padding (all utterances of
+    a batch as long as each other and no lengths or mask given), where its time axis cannot be made longer, and for a
+    mask that does not show how padding is marked. Where `input_lengths` count padding (CTC305), padded frames are
+    compared as if they were valid.
 
     ## Example
 

@@ -88,13 +88,13 @@ def test_end_to_end() -> None:
     assert [finding.code for finding in verdict.findings()] == ["CTC302", "CTC301"]
 
 
-def of_paddings(*rows: str, labels: float = 2) -> Finding | None:
+def of_paddings(*rows: str, labels: float = 2, **more: Any) -> Finding | None:
     """For a loss that takes paddings: 1 where a frame is padding, one string for each utterance."""
     paddings = np.asarray([[float(mark) for mark in row] for row in rows])
     batch, frames = paddings.shape
     known = padding_faults(paddings, np.zeros((batch, 2)), np.ones((batch, 2)))
     counts = {"input_lengths": frames - paddings.sum(axis=1), "target_lengths": np.full(batch, labels)}
-    return InputLengthOutOfRange().check(Readings({**known, **counts, "frames": frames}))
+    return InputLengthOutOfRange().check(Readings({**known, **counts, "frames": frames, **more}))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,81 @@ def test_paddings_elsewhere(rows: tuple[str, ...], cause: str, severity: str, ev
     assert (finding.code, finding.cause, finding.severity) == ("CTC302", cause, severity)
     assert evidence in finding.evidence
     assert fix in finding.fix
+
+
+LEFT = ("100000", "111000", "110000")
+SHORT = ("111000", "111000", "111100")
+"""None fills more than half of the time axis."""
+
+
+def scores_change(padding: float, others: float, calls: int = 1) -> dict[str, Any]:
+    """By how much from frame to frame, at which call of a training."""
+    return {"leading_change": padding, "trailing_change": others, "length_history": ((6, 5),) * calls}
+
+
+@pytest.mark.parametrize("rows", [LEFT, SHORT])
+@pytest.mark.parametrize("calls", [0, 1, 9])
+@pytest.mark.parametrize(("padding", "others"), [(0.0, 1e-6), (0.1, 1.0), (1.0, 2.01)])
+def test_padding_that_is_quieter_than_the_rest_is_padding(
+    rows: tuple[str, ...], calls: int, padding: float, others: float
+) -> None:
+    finding = of_paddings(*rows, **scores_change(padding, others, calls))
+    assert finding is not None
+    assert (finding.cause, finding.severity) == ("not-right-padded", "information")
+    assert f"change by {padding:.2g} in the padding and by {others:.2g} behind it" in finding.evidence
+
+
+@pytest.mark.parametrize("rows", [LEFT, SHORT])
+@pytest.mark.parametrize(
+    ("padding", "others", "calls"), [(1e-6, 0.0, 1), (1.0, 0.1, 1), (2.01, 1.0, 1), (10.1, 1.0, 2), (1.0, 0.0, 99)]
+)
+def test_frames_that_are_quieter_than_padding_are_the_padding(
+    rows: tuple[str, ...], padding: float, others: float, calls: int
+) -> None:
+    finding = of_paddings(*rows, **scores_change(padding, others, calls))
+    assert finding is not None
+    assert (finding.cause, finding.severity) == ("inverted-paddings", "warning")
+    assert f"change by {padding:.2g} in the padding and by {others:.2g} behind it; if you pad" in finding.evidence
+
+
+NO_TELLING = [(1.0, 1.0), (0.0, 0.0), (2.0, 1.0), (1.0, 2.0), (math.nan, 1.0), (1.0, math.nan), (math.nan, math.nan)]
+
+
+@pytest.mark.parametrize(("padding", "others"), NO_TELLING)
+def test_where_nothing_tells_long_utterances_count_for_padding_on_the_left(padding: float, others: float) -> None:
+    finding = of_paddings(*LEFT, **scores_change(padding, others))
+    assert finding is not None
+    assert (finding.cause, finding.severity) == ("not-right-padded", "information")
+    assert "padded on the left, perhaps" in finding.evidence
+
+
+@pytest.mark.parametrize(("padding", "others"), NO_TELLING)
+def test_where_nothing_tells_short_utterances_count_for_inverted_paddings_at_first(
+    padding: float, others: float
+) -> None:
+    first, later = (of_paddings(*SHORT, **scores_change(padding, others, calls)) for calls in (1, 2))
+    assert first is not None
+    assert (first.cause, first.severity) == ("inverted-paddings", "warning")
+    assert "no more than 3 of 6 frames are left of any" in first.evidence
+    assert later is not None
+    assert (later.cause, later.severity) == ("not-right-padded", "information")
+
+
+def test_later_a_model_that_says_blank_everywhere_is_no_proof() -> None:
+    finding = of_paddings(*LEFT, **scores_change(9.9, 1.0, calls=2))
+    assert finding is not None
+    assert (finding.cause, finding.severity) == ("not-right-padded", "information")
+
+
+@pytest.mark.parametrize("calls", [1, 9])
+def test_labels_that_do_not_fit_count_for_inverted_paddings(calls: int) -> None:
+    finding = of_paddings("100000", "111110", **scores_change(1.0, 1.0, calls))
+    assert finding is not None
+    assert (finding.cause, finding.severity) == ("inverted-paddings", "warning")
+    assert "the labels of 1 do not fit into the frames that are left" in finding.evidence
+    quiet = of_paddings("100000", "111110", **scores_change(0.0, 1.0, calls))
+    assert quiet is not None
+    assert (quiet.cause, quiet.severity) == ("not-right-padded", "information")
 
 
 def test_misplaced_paddings_are_named_worst_first() -> None:
