@@ -44,20 +44,30 @@ class Call:
         Utterances, frames and classes. Input lengths are 70% of the frames or more.
     dtype : torch.dtype
         Of the head.
+    labels : int, optional
+        Of the longest targets; the others have half of them or more.
     """
 
-    def __init__(self, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    def __init__(self, size: tuple[int, int, int], dtype: torch.dtype, labels: int | None = None) -> None:
         utterances, frames, classes = size
         random = torch.Generator().manual_seed(0)
-        room = frames // FRAMES_PER_LABEL
+        room = frames // FRAMES_PER_LABEL if labels is None else labels
         self.logits = torch.randn(size, generator=random).to(dtype).requires_grad_()
         self.targets = torch.randint(1, classes, (utterances, room), generator=random)
         self.input_lengths = torch.randint(int(0.7 * frames), frames + 1, (utterances,), generator=random)
         self.target_lengths = torch.randint(room // 2, room + 1, (utterances,), generator=random)
 
+    def log_probs(self) -> torch.Tensor:
+        """(time, batch, classes), with their graph."""
+        return self.logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
+
+    def forward(self) -> None:
+        """The loss alone."""
+        F.ctc_loss(self.log_probs(), self.targets, self.input_lengths, self.target_lengths)
+
     def timed(self) -> tuple[float, float]:
         """Seconds of forward and of backward."""
-        log_probs = self.logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
+        log_probs = self.log_probs()
         started = time.process_time()
         loss = F.ctc_loss(log_probs, self.targets, self.input_lengths, self.target_lengths)
         between = time.process_time()

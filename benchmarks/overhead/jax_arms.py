@@ -14,7 +14,7 @@ from jax.experimental import checkify
 
 from benchmarks.overhead.torch_arms import GUARDS, Arm, arm, own_time
 
-BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 256
+BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 400
 
 
 def batch() -> dict[str, jax.Array]:

@@ -2,12 +2,16 @@
 
     python benchmarks/overhead/steps.py                      all trainings; writes steps.json and steps.md
     python benchmarks/overhead/steps.py --only wav2vec2      one training anew
-    python benchmarks/overhead/steps.py --peers PYTHON       torch-audit too, by an interpreter that has it
+    python benchmarks/overhead/steps.py --peers build/detection/bin/python
+                                                             torch-audit and TrainCheck too, by the interpreter that
+                                                             benchmarks/detection/run.py makes
 
 The figure of an arm is the median over rounds of its time divided by that of the unguarded step of the same round, with
 a 95% bootstrap interval of the median. "unguarded again" is a second, equal training: what it differs by is
 noise. The mean is that of the arm's times divided by that of the unguarded ones: it has the rare dear steps in it. The
-other tools come afterwards, with a quarter of the rounds: what they leave behind in memory is theirs. One thread
+other tools come afterwards, with a quarter of the rounds: what they leave behind in memory is theirs. The peers' own
+interpreter has an unguarded arm of its own, which they are divided by; TrainCheck instruments all of torch, so that it
+has a process of its own, which takes its steps in turn. A tool that cannot run has its error in the table. One thread
 computes, so that neighbours on the machine are not measured too, and Python collects its garbage between rounds. The
 clocks of the guards stand still while it is the turn of others, so that their budgets are those of a run of its own;
 the arm without a budget thins nothing.
@@ -42,7 +46,7 @@ from benchmarks.overhead.ratios import in_turns, machine, said, to_base  # noqa:
 JSON, PAGE = HERE / "steps.json", HERE / "steps.md"
 ROUNDS = 200
 PACKAGES = ("torch", "transformers", "jax", "optax", "flax", "torch-audit", "traincheck")
-Arms = Iterator[tuple[str, Callable[[], Any]]]
+Arms = Iterator[tuple[str, Callable[[], Any] | str]]
 
 
 def cnn_bilstm() -> Arms:
@@ -75,6 +79,8 @@ TRAININGS: dict[str, tuple[str, Callable[[], Arms]]] = {
     "wav2vec2": ("a tiny Wav2Vec2 on raw audio in a plain loop, 4 × 99 × 32", wav2vec2),
     "flax": ("a Flax nnx model and optax, jit, 16 × 300 × 64", flax),
 }
+LOOPS = ("cnn-bilstm", "wav2vec2")
+"""What the peers can be attached to."""
 
 
 def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
@@ -83,20 +89,23 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
     base = {"unguarded": arms.pop("unguarded")}
     cheap = {arm: take for arm, take in arms.items() if arm.startswith(("unguarded", "ctcguard"))}
     found = to_base(in_turns(base | cheap, rounds, warm_up=40), "unguarded")
-    dear = {arm: take for arm, take in arms.items() if arm not in cheap}
+    failed = {arm: take for arm, take in arms.items() if isinstance(take, str)}
+    dear = {arm: take for arm, take in arms.items() if arm not in cheap | failed}
     others = to_base(in_turns(base | dear, rounds // 4, warm_up=5), "unguarded")
     found |= {arm: figures for arm, figures in others.items() if arm in dear}
+    found |= {arm: {"error": error} for arm, error in failed.items()}
     print(f"{TRAININGS[name][0]}: {found['unguarded']['ms']} ms a step", flush=True)
     for arm, figures in found.items():
-        print(f"  {arm:<28} {said(figures['clock'])}   processor {said(figures['processor'])}", flush=True)
+        figured = figures.get("error") or f"{said(figures['clock'])}   processor {said(figures['processor'])}"
+        print(f"  {arm:<30} {figured}", flush=True)
     return found
 
 
-def by_peers(python: Path, name: str, rounds: int) -> dict[str, dict[str, Any]]:
-    """The same training by another interpreter: of its arms, those that this one cannot have."""
-    command = [python, __file__, "--only", name, "--rounds", str(rounds // 4), "--bare"]
+def by_peers(python: Path, name: str, rounds: int) -> dict[str, Any]:
+    """The same training by another interpreter: all ``arms`` that it can have, and ``versions``."""
+    command = [python, __file__, "--only", name, "--rounds", str(rounds), "--bare"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, dict[str, Any]] = json.loads(printed.splitlines()[-1])
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return found
 
 
@@ -130,9 +139,13 @@ def page(content: Mapping[str, Any]) -> str:
         lines += [f"## {title[0].upper()}{title[1:]}: {arms['unguarded']['ms']:g} ms", ""]
         lines += ["| tool | time | 95% | mean | processor time | 95% |", "| --- | --: | --: | --: | --: | --: |"]
         for arm, found in arms.items():
-            if arm not in ("title", "unguarded"):
-                cells = [*shown(found["clock"]), f"{found['mean']:.3f}", *shown(found["processor"])]
-                lines.append(f"| {' | '.join((arm, *cells))} |")
+            if arm in ("title", "unguarded"):
+                continue
+            if "error" in found:
+                lines.append(f"| {arm} | cannot: {found['error'].replace('|', '/')} | | | | |")
+                continue
+            cells = [*shown(found["clock"]), f"{found['mean']:.3f}", *shown(found["processor"])]
+            lines.append(f"| {' | '.join((arm, *cells))} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -142,24 +155,25 @@ def main() -> None:
     parser.add_argument("--only", choices=[*TRAININGS], action="append", default=None)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="one step of each arm in every round")
     parser.add_argument(
-        "--peers", type=Path, default=None, help="an interpreter with torch-audit (benchmarks/detection)"
+        "--peers", type=Path, default=None, help="an interpreter with torch-audit and TrainCheck (benchmarks/detection)"
     )
     parser.add_argument("--bare", action="store_true", help="print the figures as JSON, write nothing")
     options = parser.parse_args()
     names = options.only or list(TRAININGS)
     if options.bare:
-        print(json.dumps(measure(names[0], options.rounds)))
+        print(json.dumps({"arms": measure(names[0], options.rounds), "versions": versions()}))
         return
     content = json.loads(JSON.read_text()) if JSON.exists() else {"trainings": {}}
     content["command"] = f"python benchmarks/overhead/steps.py --rounds {options.rounds}"
+    content["command"] += f" --peers {options.peers}" if options.peers else ""
     content |= machine()
     content["versions"] = content.get("versions", {}) | versions()
     for name in names:
         found = measure(name, options.rounds)
-        if options.peers and name in ("cnn-bilstm", "wav2vec2"):
-            found |= {
-                arm: row for arm, row in by_peers(options.peers, name, options.rounds).items() if arm not in found
-            }
+        if options.peers and name in LOOPS:
+            peers = by_peers(options.peers, name, options.rounds)
+            found |= {arm: row for arm, row in peers["arms"].items() if arm not in found}
+            content["versions"] = peers["versions"] | content["versions"]
         content["trainings"][name] = {"title": TRAININGS[name][0], **found}
         JSON.write_text(json.dumps(content, indent=1) + "\n")
         PAGE.write_text(page(content))

@@ -31,8 +31,8 @@ def arm(step: Callable[[], None], during: Callable[[], AbstractContextManager[An
     return take
 
 
-def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Arm]]:
-    """The arms of a plain loop; torch-audit where it is installed."""
+def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Arm | str]]:
+    """The arms of a plain loop; peers where they are installed, or what keeps them from running."""
     yield "unguarded", arm(make())
     yield "unguarded again", arm(make())
     for name, settings in GUARDS.items():
@@ -43,9 +43,11 @@ def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Arm]]:
     underflow_overflow(loop.model)
     yield "HF DebugUnderflowOverflow", arm(loop)
     if _has("torch_audit"):
-        loop = make()
-        audit(loop)
-        yield "torch-audit", arm(loop)
+        yield "torch-audit", tried(lambda: arm(audited(make())))
+    if _has("traincheck"):
+        from benchmarks.overhead.traincheck_arm import Traced
+
+        yield "TrainCheck, selective tracing", tried(lambda: Traced(make.__name__))
 
 
 def in_the_trainer() -> Iterator[tuple[str, Arm]]:
@@ -58,7 +60,7 @@ def in_the_trainer() -> Iterator[tuple[str, Arm]]:
         guard = CTCGuard(sinks=(), **settings)
         loop = TrainerLoop([guard])
         loop.start()
-        yield name, arm(loop, _seam(guard.watch))
+        yield name, arm(loop, seam_of(guard.watch))
     anomaly = TrainerLoop()
     anomaly.start()
     yield "autograd anomaly mode", arm(anomaly, lambda: torch.autograd.set_detect_anomaly(True))
@@ -73,7 +75,7 @@ def _started(loop: TrainerLoop) -> Arm:
 def _watching(settings: dict[str, Any]) -> Callable[[], AbstractContextManager[Any]]:
     from ctcguard import watch
 
-    return _seam(watch(sinks=(), **settings))
+    return seam_of(watch(sinks=(), **settings))
 
 
 class own_time:  # noqa: N801 - a context, entered again and again
@@ -90,7 +92,7 @@ class own_time:  # noqa: N801 - a context, entered again and again
         self._left_s = time.perf_counter()
 
 
-def _seam(guard: Any) -> Callable[[], AbstractContextManager[Any]]:
+def seam_of(guard: Any) -> Callable[[], AbstractContextManager[Any]]:
     """A guard that sees what happens inside of the context only, and takes no other time for that of its run."""
     from ctcguard_integrations import torch_seam
 
@@ -116,11 +118,22 @@ def underflow_overflow(model: torch.nn.Module) -> None:
     DebugUnderflowOverflow(model)
 
 
-def audit(loop: Loop) -> None:
-    """As its page attaches it first, but at every step, as every other arm looks at every step."""
+def audited(loop: Loop) -> Loop:
+    """As torch-audit's page attaches it first, but at every step, as every other arm looks at every step."""
     from torch_audit import autopatch
 
     autopatch(loop.model, optimizer=loop.optimizer, every_n_steps=1, reporters=[])
+    return loop
+
+
+def tried(make: Callable[[], Arm]) -> Arm | str:
+    """An arm that has taken its first step; else what went wrong, to be written down."""
+    try:
+        made = make()
+        made()
+    except Exception as error:  # noqa: BLE001 - a tool of others
+        return f"{type(error).__name__}: {error}"
+    return made
 
 
 def _has(package: str) -> bool:

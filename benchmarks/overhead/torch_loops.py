@@ -29,16 +29,16 @@ class Loop:
     """
 
     def __init__(self, model: nn.Module, batches: list[Any], loss: Callable[[nn.Module, Any], Tensor]) -> None:
-        self.model, self._batches, self._loss = model, batches, loss
+        self.model, self.batches, self.loss = model, batches, loss
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         self._taken = 0
 
     def __call__(self) -> None:
         """Take a step."""
-        batch = self._batches[self._taken % len(self._batches)]
+        batch = self.batches[self._taken % len(self.batches)]
         self._taken += 1
         self.optimizer.zero_grad(set_to_none=True)
-        self._loss(self.model, batch).backward()
+        self.loss(self.model, batch).backward()
         self.optimizer.step()
 
 

@@ -131,7 +131,9 @@ class Loop:
         self.optimizer.zero_grad()
 
 
-def test_with_raise_there_is_one_small_read_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each read in five steps whose tensors are said to be on a device."""
+
     def spied(tensor: torch.Tensor) -> torch.Tensor:
         copies.append(tensor.nbytes)
         return tensor
@@ -147,8 +149,18 @@ def test_with_raise_there_is_one_small_read_a_step(monkeypatch: pytest.MonkeyPat
         for _ in range(5):
             loop.step()
         assert guard.findings == []
+    return copies
+
+
+def test_with_raise_there_is_one_small_read_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = reads(monkeypatch)
     assert len(copies) == 5
     assert max(copies) < 4096
+
+
+def test_twin_a_read_at_every_call_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctcguard_integrations.torch_pending.LONGEST", 1)
+    assert len(reads(monkeypatch)) > 5
 
 
 def test_nothing_of_a_batch_outlives_its_step() -> None:

@@ -1,0 +1,48 @@
+"""The benchmarks of cost: what they make of figures, and of tools that cannot run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.overhead import counts, growth, torch_arms
+from benchmarks.overhead.ratios import Took
+
+HERE = Path(growth.__file__).parent
+
+
+def test_what_keeps_a_tool_from_running_is_written_down() -> None:
+    def cannot() -> torch_arms.Arm:
+        raise FileNotFoundError("no such tool")
+
+    assert torch_arms.tried(cannot) == "FileNotFoundError: no such tool"
+    assert torch_arms.tried(lambda: lambda: 1 // 0) == "ZeroDivisionError: integer division or modulo by zero"
+    took = torch_arms.tried(lambda: lambda: Took(1.0, 2.0))
+    assert not isinstance(took, str)
+    assert took() == Took(1.0, 2.0)
+
+
+def test_the_exponent_is_the_slope_of_the_larger_sizes() -> None:
+    sizes = (1, 2, 4, 8, 16, 32)
+    assert growth.exponent(sizes, [5.0, 5.0, 5.0, 8.0, 16.0, 32.0]) == pytest.approx(1.0)
+    assert growth.exponent(sizes, [3.0] * 6) == 0.0
+
+
+def test_the_pages_are_made_of_the_committed_figures() -> None:
+    for made in (growth, counts):
+        content = json.loads(made.JSON.read_text(encoding="utf-8"))
+        assert made.PAGE.read_text(encoding="utf-8") == made.page(content)
+    assert growth.PICTURE.read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_python_counts_are_the_same_again_and_grow_with_the_work() -> None:
+    def work(times: int) -> None:
+        for _ in range(times):
+            json.dumps({})
+
+    one, again, ten = (counts.python_counts(lambda times=times: work(times)) for times in (1, 1, 10))
+    assert one == again
+    assert ten["bytecodes"] > one["bytecodes"]
+    assert ten["python_calls"] > one["python_calls"] > 0
