@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import optax
 from flax import nnx
 from jax.experimental import checkify
 
-from benchmarks.overhead.torch_arms import GUARDS, Arm, arm, own_time
+from benchmarks.overhead.torch_arms import GUARDS, Arm, arm, late, own_time
 
 BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 400
 
@@ -60,16 +62,21 @@ def parts() -> tuple[Callable[..., Any], Any, Any]:
     return step, weights, optimizer.init(weights)
 
 
-def running(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
-    """A training with that step; each call waits for its result."""
-    step, weights, state = parts()
-    wrapped, data = wrap(step), batch()
+class Training:
+    """A training of which the arms take steps in turns: what they differ by is the step, not where its weights are."""
 
-    def take() -> None:
-        nonlocal weights, state
-        weights, state, _ = jax.block_until_ready(wrapped(weights, state, data))
+    def __init__(self) -> None:
+        self.step, self._weights, self._state = parts()
+        self._data = batch()
 
-    return take
+    def by(self, step: Callable[..., Any]) -> Callable[[], None]:
+        """A step of it by that function; each call waits for its result."""
+
+        def take() -> None:
+            result = jax.block_until_ready(step(self._weights, self._state, self._data))
+            self._weights, self._state, _ = result
+
+        return take
 
 
 def checked(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,24 +97,27 @@ def by_callback(step: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: inner(*args)  # noqa: PLW0108 - not a jit object
 
 
-def in_flax() -> Iterator[tuple[str, Arm]]:
-    """The arms of the Flax step."""
+def guarded(training: Training, compiled: Callable[..., Any], settings: dict[str, Any]) -> Arm:
+    """The compiled step under guard."""
     from ctcguard import guard_step
 
-    yield "unguarded", arm(running(jax.jit))
-    yield "unguarded again", arm(running(jax.jit))
-    arms = {name: (jax.jit, settings) for name, settings in GUARDS.items()}
-    arms["ctcguard, on_error=log"] = jax.jit, {"on_error": "log", "on_warning": "log"}
-    arms["ctcguard, by callback"] = by_callback, {}
-    for name, (compiled, settings) in arms.items():
-        guards: list[Any] = []
+    step = guard_step(compiled(training.step), sinks=(), **settings)
+    clock = own_time(step.guard.clock)
+    return arm(training.by(step), lambda: clock)
 
-        def guarded(step: Any, compiled: Any = compiled, settings: Any = settings, guards: Any = guards) -> Any:
-            guards.append(guard_step(compiled(step), sinks=(), **settings))
-            return guards[0]
 
-        take = running(guarded)
-        clock = own_time(guards[0].guard.clock)
-        yield name, arm(take, lambda clock=clock: clock)  # type: ignore[misc]
-    yield "jax_debug_nans", arm(running(jax.jit), lambda: jax.debug_nans(True))
-    yield "checkify", arm(running(checked))
+def in_flax() -> Iterator[tuple[str, Arm]]:
+    """The arms of the Flax step."""
+    training = Training()
+
+    def unguarded(during: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Arm:
+        return arm(training.by(jax.jit(training.step)), during)
+
+    yield "unguarded", late(unguarded)
+    yield "unguarded again", late(unguarded)
+    for name, settings in GUARDS.items():
+        yield name, late(partial(guarded, training, jax.jit, settings))
+    yield "ctcguard, on_error=log", late(partial(guarded, training, jax.jit, {"on_error": "log", "on_warning": "log"}))
+    yield "ctcguard, by callback", late(partial(guarded, training, by_callback, {}))
+    yield "jax_debug_nans", late(lambda: unguarded(lambda: jax.debug_nans(True)))
+    yield "checkify", late(lambda: arm(training.by(checked(training.step))))

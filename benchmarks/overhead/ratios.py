@@ -29,7 +29,9 @@ def timed(work: Callable[[], Any]) -> Took:
     return Took(time.perf_counter() - clock, time.process_time() - processor)
 
 
-def in_turns(arms: Mapping[str, Callable[[], Result]], rounds: int, warm_up: int = 0) -> dict[str, list[Result]]:
+def in_turns(
+    arms: Mapping[str, Callable[[], Result]], rounds: int, warm_up: int = 0, seed: int = 0
+) -> dict[str, list[Result]]:
     """Run each arm once a round, in an order of its own; each says how long it took.
 
     Parameters
@@ -40,10 +42,12 @@ def in_turns(arms: Mapping[str, Callable[[], Result]], rounds: int, warm_up: int
         How many are counted.
     warm_up : int
         Runs of each arm before.
+    seed : int
+        Of the orders: that in which they begin, too.
     """
-    names, order = list(arms), np.random.default_rng(0)
+    names, order = list(arms), np.random.default_rng(seed)
     times: dict[str, list[Result]] = {name: [] for name in names}
-    for name in names:
+    for name in order.permutation(names):
         for _ in range(warm_up):
             arms[name]()
     gc.disable()

@@ -7,14 +7,16 @@
                                                              benchmarks/detection/run.py makes
 
 The figure of an arm is the median over rounds of its time divided by that of the unguarded step of the same round, with
-a 95% bootstrap interval of the median. "unguarded again" is a second, equal training: what it differs by is
-noise. The mean is that of the arm's times divided by that of the unguarded ones: it has the rare dear steps in it. The
-other tools come afterwards, with a quarter of the rounds: what they leave behind in memory is theirs. The peers' own
-interpreter has an unguarded arm of its own, which they are divided by; TrainCheck instruments all of torch, so that it
-has a process of its own, which takes its steps in turn. A tool that cannot run has its error in the table. One thread
-computes, so that neighbours on the machine are not measured too, and Python collects its garbage between rounds. The
-clocks of the guards stand still while it is the turn of others, so that their budgets are those of a run of its own;
-the arm without a budget thins nothing.
+a 95% bootstrap interval of the median. "unguarded again" is a second, equal training: what it differs by is noise, and
+where in memory an arm happened to be; so several processes share the rounds, and arms begin in another order in each.
+The mean is that of
+the arm's times divided by that of the unguarded ones: it has the rare dear steps in it. The other tools come
+afterwards, with a quarter of the rounds: what they leave behind in memory is theirs. The peers' own interpreter has an
+unguarded arm of its own, which they are divided by; TrainCheck instruments all of torch, so that it has a process of
+its own, which takes its steps in turn. A tool that cannot run has its error in the table. One thread computes, so that
+neighbours on the machine are not measured too, and Python collects its garbage between rounds. The clocks of the guards
+stand still while it is the turn of others, so that their budgets are those of a run of its own; the arm without a
+budget thins nothing.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "integrations")]
 
-from benchmarks.overhead.ratios import in_turns, machine, said, to_base  # noqa: E402 - after the path
+from benchmarks.overhead.ratios import Took, in_turns, machine, said, to_base  # noqa: E402 - after the path
 
 JSON, PAGE = HERE / "steps.json", HERE / "steps.md"
-ROUNDS = 200
+ROUNDS, PROCESSES = 240, 3
 PACKAGES = ("torch", "transformers", "jax", "optax", "flax", "torch-audit", "traincheck")
 Arms = Iterator[tuple[str, Callable[[], Any] | str]]
 
@@ -75,7 +77,7 @@ def flax() -> Arms:
 
 TRAININGS: dict[str, tuple[str, Callable[[], Arms]]] = {
     "trainer": ("the demo's Wav2Vec2-BERT in the HF Trainer, 16 utterances", trainer),
-    "cnn-bilstm": ("a CNN-BiLSTM in a plain loop, 16 × 250 × 32", cnn_bilstm),
+    "cnn-bilstm": ("a CNN-BiLSTM in a plain loop, 32 × 250 × 32", cnn_bilstm),
     "wav2vec2": ("a tiny Wav2Vec2 on raw audio in a plain loop, 4 × 99 × 32", wav2vec2),
     "flax": ("a Flax nnx model and optax, jit, 16 × 300 × 64", flax),
 }
@@ -83,30 +85,35 @@ LOOPS = ("cnn-bilstm", "wav2vec2")
 """What the peers can be attached to."""
 
 
-def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
-    """All arms of one training."""
+def taken(name: str, rounds: int, seed: int) -> dict[str, Any]:
+    """What the arms of one training took in this process: the cheap ones, the dear ones, and what cannot run."""
     arms = dict(TRAININGS[name][1]())
-    base = {"unguarded": arms.pop("unguarded")}
-    cheap = {arm: take for arm, take in arms.items() if arm.startswith(("unguarded", "ctcguard"))}
-    found = to_base(in_turns(base | cheap, rounds, warm_up=40), "unguarded")
     failed = {arm: take for arm, take in arms.items() if isinstance(take, str)}
+    cheap = {arm: take for arm, take in arms.items() if arm.startswith(("unguarded", "ctcguard"))}
     dear = {arm: take for arm, take in arms.items() if arm not in cheap | failed}
-    others = to_base(in_turns(base | dear, rounds // 4, warm_up=5), "unguarded")
-    found |= {arm: figures for arm, figures in others.items() if arm in dear}
-    found |= {arm: {"error": error} for arm, error in failed.items()}
-    print(f"{TRAININGS[name][0]}: {found['unguarded']['ms']} ms a step", flush=True)
-    for arm, figures in found.items():
-        figured = figures.get("error") or f"{said(figures['clock'])}   processor {said(figures['processor'])}"
-        print(f"  {arm:<30} {figured}", flush=True)
-    return found
+    found = {"cheap": in_turns(cheap, rounds, 40, seed)}
+    if dear:
+        found["dear"] = in_turns({"unguarded": cheap["unguarded"]} | dear, rounds // 4, 5, seed)
+    return {"taken": found, "failed": failed, "versions": versions()}
 
 
-def by_peers(python: Path, name: str, rounds: int) -> dict[str, Any]:
-    """The same training by another interpreter: all ``arms`` that it can have, and ``versions``."""
-    command = [python, __file__, "--only", name, "--rounds", str(rounds), "--bare"]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return found
+def measure(name: str, rounds: int, processes: int, python: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The figures of all arms of one training, from several processes, and what is installed there."""
+    command = [python, __file__, "--only", name, "--rounds", str(rounds // processes), "--bare"]
+    pooled: dict[str, dict[str, list[Took]]] = {}
+    for seed in range(processes):
+        printed = subprocess.run([*command, str(seed)], check=True, stdout=subprocess.PIPE, text=True).stdout
+        found = json.loads(printed.splitlines()[-1])
+        for kind, arms in found["taken"].items():
+            for arm, times in arms.items():
+                pooled.setdefault(kind, {}).setdefault(arm, []).extend(Took(*took) for took in times)
+    figures: dict[str, Any] = to_base(pooled["cheap"], "unguarded")
+    figures |= {arm: row for arm, row in to_base(pooled.get("dear", {}), "unguarded").items() if arm not in figures}
+    figures |= {arm: {"error": error} for arm, error in found["failed"].items()}
+    print(f"{TRAININGS[name][0]}: {figures['unguarded']['ms']} ms a step", flush=True)
+    for arm, row in figures.items():
+        print(f"  {arm:<30} {row.get('error') or said(row['clock'])}", flush=True)
+    return figures, found["versions"]
 
 
 def versions() -> dict[str, str]:
@@ -154,26 +161,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*TRAININGS], action="append", default=None)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="one step of each arm in every round")
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="that share the rounds, one after the other")
     parser.add_argument(
         "--peers", type=Path, default=None, help="an interpreter with torch-audit and TrainCheck (benchmarks/detection)"
     )
-    parser.add_argument("--bare", action="store_true", help="print the figures as JSON, write nothing")
+    parser.add_argument("--bare", type=int, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = options.only or list(TRAININGS)
-    if options.bare:
-        print(json.dumps({"arms": measure(names[0], options.rounds), "versions": versions()}))
+    if options.bare is not None:
+        print(json.dumps(taken(names[0], options.rounds, options.bare)))
         return
     content = json.loads(JSON.read_text()) if JSON.exists() else {"trainings": {}}
-    content["command"] = f"python benchmarks/overhead/steps.py --rounds {options.rounds}"
+    content["command"] = (
+        f"python benchmarks/overhead/steps.py --rounds {options.rounds} --processes {options.processes}"
+    )
     content["command"] += f" --peers {options.peers}" if options.peers else ""
     content |= machine()
-    content["versions"] = content.get("versions", {}) | versions()
     for name in names:
-        found = measure(name, options.rounds)
+        found, installed = measure(name, options.rounds, options.processes, Path(sys.executable))
+        content["versions"] = content.get("versions", {}) | installed
         if options.peers and name in LOOPS:
-            peers = by_peers(options.peers, name, options.rounds)
-            found |= {arm: row for arm, row in peers["arms"].items() if arm not in found}
-            content["versions"] = peers["versions"] | content["versions"]
+            peers, installed = measure(name, options.rounds // PROCESSES, 1, options.peers)
+            found |= {arm: row for arm, row in peers.items() if arm not in found}
+            content["versions"] = installed | content["versions"]
         content["trainings"][name] = {"title": TRAININGS[name][0], **found}
         JSON.write_text(json.dumps(content, indent=1) + "\n")
         PAGE.write_text(page(content))

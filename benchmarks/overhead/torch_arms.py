@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,17 +32,26 @@ def arm(step: Callable[[], None], during: Callable[[], AbstractContextManager[An
     return take
 
 
+def late(make: Callable[[], Arm]) -> Arm:
+    """An arm that is made when it takes its first step: the order of those decides where in memory it is."""
+    made: list[Arm] = []
+
+    def take() -> Took:
+        made.extend([] if made else [make()])
+        return made[0]()
+
+    return take
+
+
 def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Arm | str]]:
     """The arms of a plain loop; peers where they are installed, or what keeps them from running."""
-    yield "unguarded", arm(make())
-    yield "unguarded again", arm(make())
+    yield "unguarded", late(lambda: arm(make()))
+    yield "unguarded again", late(lambda: arm(make()))
     for name, settings in GUARDS.items():
         if _has("pydantic_settings"):
-            yield name, arm(make(), _watching(settings))
-    yield "autograd anomaly mode", arm(make(), lambda: torch.autograd.set_detect_anomaly(True))
-    loop = make()
-    underflow_overflow(loop.model)
-    yield "HF DebugUnderflowOverflow", arm(loop)
+            yield name, late(partial(_watched, make, settings))
+    yield "autograd anomaly mode", late(lambda: arm(make(), lambda: torch.autograd.set_detect_anomaly(True)))
+    yield "HF DebugUnderflowOverflow", late(lambda: arm(with_underflow_overflow(make())))
     if _has("torch_audit"):
         yield "torch-audit", tried(lambda: arm(audited(make())))
     if _has("traincheck"):
@@ -52,30 +62,33 @@ def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Arm | str]]:
 
 def in_the_trainer() -> Iterator[tuple[str, Arm]]:
     """The arms of the Trainer; its own option switches DebugUnderflowOverflow on."""
-    yield "unguarded", _started(TrainerLoop())
-    yield "unguarded again", _started(TrainerLoop())
+    yield "unguarded", late(_started)
+    yield "unguarded again", late(_started)
+    for name, settings in GUARDS.items():
+        yield name, late(partial(_guarded, settings))
+    yield "autograd anomaly mode", late(lambda: _started(lambda: torch.autograd.set_detect_anomaly(True)))
+    yield "HF DebugUnderflowOverflow", late(lambda: _started(debug="underflow_overflow"))
+
+
+def _started(during: Callable[[], AbstractContextManager[Any]] = nullcontext, **changes: Any) -> Arm:
+    loop = TrainerLoop(**changes)
+    loop.start()
+    return arm(loop, during)
+
+
+def _guarded(settings: dict[str, Any]) -> Arm:
     from ctcguard import CTCGuard
 
-    for name, settings in GUARDS.items():
-        guard = CTCGuard(sinks=(), **settings)
-        loop = TrainerLoop([guard])
-        loop.start()
-        yield name, arm(loop, seam_of(guard.watch))
-    anomaly = TrainerLoop()
-    anomaly.start()
-    yield "autograd anomaly mode", arm(anomaly, lambda: torch.autograd.set_detect_anomaly(True))
-    yield "HF DebugUnderflowOverflow", _started(TrainerLoop(debug="underflow_overflow"))
-
-
-def _started(loop: TrainerLoop) -> Arm:
+    guard = CTCGuard(sinks=(), **settings)
+    loop = TrainerLoop([guard])
     loop.start()
-    return arm(loop)
+    return arm(loop, seam_of(guard.watch))
 
 
-def _watching(settings: dict[str, Any]) -> Callable[[], AbstractContextManager[Any]]:
+def _watched(make: Callable[[], Loop], settings: dict[str, Any]) -> Arm:
     from ctcguard import watch
 
-    return seam_of(watch(sinks=(), **settings))
+    return arm(make(), seam_of(watch(sinks=(), **settings)))
 
 
 class own_time:  # noqa: N801 - a context, entered again and again
@@ -111,11 +124,12 @@ def seam_of(guard: Any) -> Callable[[], AbstractContextManager[Any]]:
     return seeing
 
 
-def underflow_overflow(model: torch.nn.Module) -> None:
+def with_underflow_overflow(loop: Loop) -> Loop:
     """As its documentation attaches it."""
     from transformers.debug_utils import DebugUnderflowOverflow
 
-    DebugUnderflowOverflow(model)
+    DebugUnderflowOverflow(loop.model)
+    return loop
 
 
 def audited(loop: Loop) -> Loop:

@@ -60,16 +60,16 @@ class CNNBiLSTM(nn.Module):
 
 
 def cnn_bilstm() -> Loop:
-    """16 utterances of up to 5 s, features every 10 ms."""
+    """32 utterances of up to 5 s, features every 10 ms."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
 
     def batch() -> tuple[Tensor, ...]:
-        lengths = torch.randint(125, 251, (16,), generator=generator)
+        lengths = torch.randint(125, 251, (32,), generator=generator)
         lengths[0] = 250
-        counts = torch.randint(15, 41, (16,), generator=generator)
-        targets = torch.randint(1, 32, (16, 40), generator=generator)
-        return torch.randn(16, 80, 500, generator=generator), targets, lengths, counts
+        counts = torch.randint(15, 41, (32,), generator=generator)
+        targets = torch.randint(1, 32, (32, 40), generator=generator)
+        return torch.randn(32, 80, 500, generator=generator), targets, lengths, counts
 
     def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         features, *call = batch

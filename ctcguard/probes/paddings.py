@@ -58,9 +58,9 @@ def _before_items(paddings: Array) -> tuple[Array, Array]:
         none = xp.zeros((paddings.shape[0],), dtype=xp.float32)
         return none, none
     items = xp.astype(~padded, xp.float32)
-    after = xp.sum(items, axis=1, keepdims=True) - xp.cumulative_sum(items, axis=1)
-    misplaced = xp.sum(xp.astype(padded & (after > 0), xp.float32), axis=1)
-    return misplaced, xp.astype(padded[:, 0], xp.float32)
+    place = xp.astype(arange(paddings, paddings.shape[1]) + 1, xp.float32)[None, :]
+    up_to_the_last = xp.max(items * place, axis=1)  # no running sum: compilers make many programs of one
+    return up_to_the_last - xp.sum(items, axis=1), xp.astype(padded[:, 0], xp.float32)
 
 
 def _span(paddings: Array, labels: Array) -> Array:
