@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from math import prod
+from operator import or_
 from typing import Any, Literal
 
 import jax
@@ -19,6 +20,7 @@ from ctcguard.errors import CallError
 from ctcguard.packing import Layout, pack
 from ctcguard.probes import CONTRACT, DISTRIBUTION, label_range, lengths, losses, measure
 from ctcguard.probes.paddings import forward_maximum, padding_faults
+from ctcguard.sound import HALF_FRAMES, NONE_WANTED
 from ctcguard_integrations.jax_measured import Measured, Packed, Site
 
 IN_CALL = ("scores", "targets", "input_lengths", "target_lengths", "losses")
@@ -131,12 +133,24 @@ def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int, unknown: in
 
 
 def _sound(contract: dict[str, Any], call: CTCCall) -> Any:
-    """Whether nothing is conspicuous in labels, lengths and losses: in part what `ctcguard.sound` asks for."""
-    inside = (contract["label_min"] >= 0) & (contract["label_max"] < call.classes) & (contract["blank_count"] == 0)
-    spare = contract["input_lengths"] - contract["target_lengths"] - contract["adjacent_repeats"]
-    fits = (spare >= 0).all() & (contract["input_lengths"] <= call.frames).all()
-    found = contract.get("losses")
-    return inside & fits & (True if found is None else ((found > 0) & (found < jnp.inf)).all())
+    """Whether nothing is conspicuous in labels, lengths and losses: `ctcguard.sound`, where the call is measured."""
+    frames, labels, room = contract["input_lengths"], contract["target_lengths"], int(call.targets.shape[-1])
+    longest = frames.max()
+    losses = contract.get("losses")
+    return (
+        (0 <= call.blank < call.classes)
+        & (contract["label_min"] >= 0)
+        & (contract["label_max"] >= contract["label_min"])
+        & (contract["label_max"] < call.classes)
+        & (contract["blank_count"] == 0)
+        & (frames.min() >= 1)
+        & ((longest == call.frames) | ((longest < call.frames) & (2 * longest > call.frames + 2 * HALF_FRAMES)))
+        & (labels.min() >= 0)
+        & ((labels.sum() == room) if call.concatenated else (labels.max() <= room))
+        & (frames >= labels + contract["adjacent_repeats"]).all()
+        & ~reduce(or_, [(contract[name] > 0).any() for name in NONE_WANTED if name in contract], jnp.asarray(False))
+        & (True if losses is None else ((losses > 0) & (losses < jnp.inf)).all())
+    )
 
 
 def of_optax(arguments: dict[str, Any], result: tuple[Any, ...], **facts: Any) -> Seen:

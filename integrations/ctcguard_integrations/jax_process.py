@@ -1,7 +1,8 @@
 """Every ``optax.ctc_loss`` of a process, without a step to wrap: for ``ctcguard run``.
 
 A compiled loss reports by callback, in a thread of JAX's, before the step's outputs exist. Nothing can be raised there:
-the main thread is interrupted instead, and raises as soon as it runs Python again.
+the main thread is interrupted instead, and raises as soon as it runs Python again. Of a small program the callback runs
+in the main thread itself: what is raised there ends the program with an error of JAX's, and the verdict follows.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import _thread
 import signal
 import threading
+import types
 from collections import Counter
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import callback as jax_callback
 
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
@@ -65,6 +68,15 @@ class ProcessRecorder(Recorder):
             _thread.interrupt_main(SIGNAL)  # type: ignore[arg-type]
 
 
+def _in_a_callback(frame: types.FrameType | None) -> bool:
+    """Whether XLA is waiting for it."""
+    while frame is not None:
+        if frame.f_code.co_filename == jax_callback.__file__:
+            return True
+        frame = frame.f_back
+    return False
+
+
 class ProcessWatch:
     """A guard of a whole process.
 
@@ -90,8 +102,10 @@ class ProcessWatch:
 
     def _raise(self, number: int, frame: Any) -> None:
         """In the main thread: raise what a callback found."""
-        found, self._recorder.verdict = self._recorder.verdict, None
+        found = self._recorder.verdict
         if found is not None:
+            if not _in_a_callback(frame):  # else JAX makes another error of it, and `close` says what it was
+                self._recorder.verdict = None
             raise found
         if callable(self._previous):
             self._previous(number, frame)

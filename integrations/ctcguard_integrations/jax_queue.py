@@ -58,6 +58,10 @@ class Entry:
         """Keep the scores no longer."""
         self.measured = replace(self.measured, scores=None)
 
+    def sound(self) -> bool:
+        """Whether the device found nothing conspicuous, on any of its parts; this waits for it."""
+        return not np.asarray(self.measured.packed)[..., -1].any()
+
     def ready(self) -> bool:
         """Whether reading it waits for nothing."""
         return not isinstance(self.measured.packed, jax.Array) or self.measured.packed.is_ready()  # type: ignore[attr-defined]
@@ -99,6 +103,10 @@ class Queue:
     def running(self, otherwise: int) -> int:
         """The oldest step that is not done yet."""
         return next((step for step, output in list(self._flights) if not _done(output)), otherwise)
+
+    def sound(self) -> bool:
+        """Whether nothing was conspicuous in any of them; this waits for the device."""
+        return all(entry.sound() for entry in self._entries)
 
     def due(self, wait: bool) -> Iterator[Entry]:
         """Take out what can be read without waiting; with ``wait``, everything."""

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ctcguard.call import CTCCall
 from ctcguard.callsite import call_site
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
@@ -139,8 +140,17 @@ class Recorder:
             self._queue.add(self._entry(self.step, "auxiliary", each))
         if self._calls_back:
             self._queue.started(self.step, (measured, outputs))
-        if self.urgent:
+        self.read(wait=False)  # what is there of earlier steps, while the device is at this one
+        if self.urgent and not self._sound():
             self.settle()
+
+    def _sound(self) -> bool:
+        """Whether all that waits may be handed back now and entered later; this waits for the device."""
+        if self._calls_back or self.guard.flight.wanted:
+            return False
+        with suppress(jax.errors.JaxRuntimeError):
+            return self._queue.sound()
+        return False
 
     def stepped(self) -> None:
         """The step's outputs are handed back."""
@@ -192,11 +202,7 @@ class Recorder:
             if self.guard.step != entry.step:
                 self.guard.at_step(entry.step)
             self.routes[entry.route] += 1
-            batch = site.batch
-            # A call of only some of the step's utterances (a micro-batch) does not say which.
-            named = len(entry.ids) == site.devices * batch
-            ids = entry.ids[device * batch : (device + 1) * batch] if named else ()
-            make = partial(site.with_labels, OnHost(measured.targets, part), OnHost(measured.target_lengths, part), ids)
+            make = partial(_with_labels, site, measured.targets, measured.target_lengths, entry.ids, part, device)
             passing = site.passing(packed)
             if passing is not None and self.guard.pass_measured(passing, make):
                 return
@@ -211,6 +217,16 @@ class Recorder:
 
     def _entry(self, step: int, route: str, measured: Measured, device: int = 0) -> Entry:
         return Entry(step, route, measured, self._ids.get(step, ()), device)
+
+
+def _with_labels(
+    site: Site, targets: Any, target_lengths: Any, ids: tuple[str, ...], part: tuple[int, ...], device: int
+) -> CTCCall:
+    """The call of one device with its labels, and the names of its utterances."""
+    # A call of only some of the step's utterances (a micro-batch) does not say which.
+    named = len(ids) == site.devices * site.batch
+    own = ids[device * site.batch : (device + 1) * site.batch] if named else ()
+    return site.with_labels(OnHost(targets, part), OnHost(target_lengths, part), own)
 
 
 def _device() -> Any:

@@ -89,8 +89,6 @@ class GuardedStep(Guarded, Generic[P, R]):
         if get_opaque_trace_state() != _NOT_TRACING:  # part of a larger program, whose runs nobody counts here
             with jax_seam.active(recorder, recorder.key):
                 return self.step(*args, **kwargs)
-        if not recorder.urgent:
-            recorder.read(wait=False)
         recorder.ranks.meet((args, kwargs))
         recorder.failed = True  # until it has returned
         if self._run is not None:

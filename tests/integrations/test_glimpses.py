@@ -17,6 +17,8 @@ import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 from ctcguard import CTCVerdictError, guard_step, observe, watch
 from ctcguard.case import Passing
 from ctcguard.clock import ALWAYS_CALLS, SELDOM_CALLS
+from ctcguard.sound import sound, sound_losses
+from ctcguard_integrations import jax_call
 from ctcguard_integrations.torch_loop import Watch
 
 BRIEF = 2 * SELDOM_CALLS + 1
@@ -254,3 +256,38 @@ def test_in_jax_a_call_without_losses_passes_and_its_lengths_are_added_up(wrong:
     assert isinstance(step.guard._step_cases[-1], Passing) is not wrong
     step.close()
     assert {verdict.code for verdict in step.verdicts} == ({"CTC303"} if wrong else set())
+
+
+def test_in_jax_the_device_calls_sound_only_what_is_so_on_the_host() -> None:
+    """A step with raise hands its state back on the word of the device alone."""
+    random, told = np.random.default_rng(0), {True: 0, False: 0}
+    frames_of, labels_of = np.arange(12)[None], np.arange(4)[None]
+
+    @jax.jit
+    def measured(arrays: dict[str, Any]) -> Any:
+        return jax_call.of_optax(arrays | {"blank_id": 0}, (arrays["losses"],)).measured(look=jnp.asarray(False))
+
+    for _ in range(300):
+        right = random.random() < 0.3
+        frames = random.integers(4 if right else 0, 13, (3, 1)) if random.random() < 0.8 else np.full((3, 1), 5)
+        counts = random.integers(1 if right else 0, 4 if right else 5, (3, 1))
+        arrays = {
+            "logits": np.zeros((3, 12, 5), np.float32),
+            "logit_paddings": (frames_of >= frames).astype(np.float32),
+            "labels": random.integers(1 if right else -1, 5 if right else 6, (3, 4)),
+            "label_paddings": (labels_of >= counts).astype(np.float32),
+            "losses": random.choice([3.0, 3.0, 3.0, 0.0 if not right else 1.0, 2.0 if right else np.inf], 3),
+        }
+        arrays["labels"] = np.where(labels_of < counts, arrays["labels"], random.integers(0, 2 - right))
+        for name in ("logit_paddings", "label_paddings"):
+            if not right and random.random() < 0.2:
+                arrays[name] = random.permutation(arrays[name].T).T
+        found = measured({name: jnp.asarray(value) for name, value in arrays.items()})
+        packed = np.asarray(found.packed)
+        told[bool(packed[-1])] += 1
+        if not packed[-1]:
+            passing = found.site.passing(packed)
+            assert passing is not None
+            assert sound(passing)
+            assert sound_losses(passing["losses"])
+    assert min(told.values()) > 20, told

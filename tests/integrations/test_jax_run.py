@@ -113,6 +113,31 @@ FORMS = {
 }
 
 
+SMALL = """
+import threading
+import jax, jax.numpy as jnp, optax
+
+@jax.jit
+def loss(x):
+    jax.debug.callback(lambda: print(threading.current_thread() is threading.main_thread()))
+    return optax.ctc_loss(x, jnp.zeros((1, 4)), jnp.asarray([[LABEL]]), jnp.zeros((1, 1))).sum()
+
+for step in range(3):
+    loss(jnp.zeros((1, 4, 5))).block_until_ready()
+print("done")
+"""
+"""So small that XLA runs it, and its callbacks, in the main thread."""
+
+
+@pytest.mark.parametrize(("label", "code"), [("9", 3), ("2", 0)])
+def test_a_callback_in_the_main_thread_is_not_interrupted_itself(label: str, code: int) -> None:
+    Path("train.py").write_text(SMALL.replace("LABEL", label))
+    done = guarded("train.py")
+    assert done.code == code, done.err
+    assert "JaxRuntimeError" not in done.err
+    assert done.out.split() == (["True"] * 3 + ["done"] if code == 0 else ["True"])
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_wrong_script_is_stopped(form: str) -> None:
     Path("train.py").write_text(FORMS[form])
