@@ -73,7 +73,10 @@ def clean() -> str:
     return f"In {trained}: {alarms} (`{found['command']}`)."
 
 
-COMPARED = ("unguarded again", "autograd anomaly mode", "HF DebugUnderflowOverflow", "jax_debug_nans", "checkify")
+COMPARED = (
+    "unguarded again", "autograd anomaly mode", "HF DebugUnderflowOverflow", "torch-audit",
+    "TrainCheck, selective tracing", "jax_debug_nans", "checkify",
+)  # fmt: skip
 
 
 def cost() -> str:
