@@ -32,7 +32,7 @@ SHOWN = ("torch", "transformers", "accelerate", "jax", "optax", "wandb", "numpy"
 OLDEST = {
     "core": ["numpy==1.26.0", "array-api-compat==1.12", "pydantic==2.9.0", "pydantic-settings==2.7.0", "rich==13.7.0",
              "safetensors==0.4.3", "typer==0.16.0"],
-    "hf": ["torch==2.6.0", "transformers==5.0.0", "accelerate==1.2.0"],
+    "hf": ["torch==2.6.0", "transformers==5.0.0", "accelerate==1.3.0"],
     "jax": ["jax==0.10.0", "jaxlib==0.10.0", "optax==0.2.8"],
     "wandb": ["wandb==0.19.0"],
 }  # fmt: skip

@@ -8,6 +8,7 @@ in the main thread itself: what is raised there ends the program with an error o
 from __future__ import annotations
 
 import _thread
+import logging
 import signal
 import threading
 import types
@@ -28,6 +29,8 @@ from ctcguard_integrations.late_wandb import outer_sinks
 
 SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGINT)
 """Never sent: only its handler is used. A real-time signal is the least likely to be used by the program."""
+
+CALLBACK_LOG = logging.getLogger("jax._src.debugging")
 
 
 class ProcessRecorder(Recorder):
@@ -77,6 +80,11 @@ def _in_a_callback(frame: types.FrameType | None) -> bool:
     return False
 
 
+def _is_no_verdict(record: logging.LogRecord) -> bool:
+    """JAX logs what a callback raises, with its traceback; a verdict has been shown."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], CTCVerdictError)
+
+
 class ProcessWatch:
     """A guard of a whole process.
 
@@ -98,6 +106,7 @@ class ProcessWatch:
         self._previous: Any = None
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(SIGNAL, self._raise)
+        CALLBACK_LOG.addFilter(_is_no_verdict)
         jax_seam.install(self, everywhere=self._recorder)
 
     def _raise(self, number: int, frame: Any) -> None:
@@ -117,6 +126,7 @@ class ProcessWatch:
         jax.effects_barrier()
         self._recorder.open = False
         jax_seam.uninstall(self)
+        CALLBACK_LOG.removeFilter(_is_no_verdict)
         if self._previous is not None:
             signal.signal(SIGNAL, self._previous)
         try:

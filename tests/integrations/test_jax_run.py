@@ -134,7 +134,7 @@ def test_a_callback_in_the_main_thread_is_not_interrupted_itself(label: str, cod
     Path("train.py").write_text(SMALL.replace("LABEL", label))
     done = guarded("train.py")
     assert done.code == code, done.err
-    assert "JaxRuntimeError" not in done.err
+    assert "Traceback" not in done.err
     assert done.out.split() == (["True"] * 3 + ["done"] if code == 0 else ["True"])
 
 
