@@ -50,8 +50,9 @@ def model() -> Wav2Vec2BertForCTC:
 
 
 def trainer(name: str, data: Any, guard: CTCGuard | None, steps: int = 6) -> Trainer:
-    Path("vocab.json").write_text(json.dumps({symbol: i for i, symbol in enumerate(SYMBOLS)}))
-    tokenizer = Wav2Vec2CTCTokenizer("vocab.json", unk_token="<unk>", pad_token="<pad>", word_delimiter_token="|")
+    file = Path(f"vocab-{RANK}.json")  # of its own: the other rank may be reading
+    file.write_text(json.dumps({symbol: i for i, symbol in enumerate(SYMBOLS)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(file), unk_token="<unk>", pad_token="<pad>", word_delimiter_token="|")
     return Trainer(
         model(),
         TrainingArguments(
