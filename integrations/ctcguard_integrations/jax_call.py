@@ -135,7 +135,7 @@ def _packed(arrays: dict[str, Any], *, expects: Expects, blank: int, unknown: in
 def _sound(contract: dict[str, Any], call: CTCCall) -> Any:
     """Whether nothing is conspicuous in labels, lengths and losses: `ctcguard.sound`, where the call is measured."""
     frames, labels, room = contract["input_lengths"], contract["target_lengths"], int(call.targets.shape[-1])
-    longest = frames.max()
+    longest = frames.max(initial=0)  # of no utterance, too
     losses = contract.get("losses")
     return (
         (0 <= call.blank < call.classes)
@@ -143,10 +143,11 @@ def _sound(contract: dict[str, Any], call: CTCCall) -> Any:
         & (contract["label_max"] >= contract["label_min"])
         & (contract["label_max"] < call.classes)
         & (contract["blank_count"] == 0)
-        & (frames.min() >= 1)
-        & ((longest == call.frames) | ((longest < call.frames) & (2 * longest > call.frames + 2 * HALF_FRAMES)))
-        & (labels.min() >= 0)
-        & ((labels.sum() == room) if call.concatenated else (labels.max() <= room))
+        & (frames >= 1).all()
+        & (longest <= call.frames)
+        & ((longest == call.frames) | (2 * longest > call.frames + 2 * HALF_FRAMES))
+        & (labels >= 0).all()
+        & ((labels.sum() == room) if call.concatenated else (labels <= room).all())
         & (frames >= labels + contract["adjacent_repeats"]).all()
         & ~reduce(or_, [(contract[name] > 0).any() for name in NONE_WANTED if name in contract], jnp.asarray(False))
         & (True if losses is None else ((losses > 0) & (losses < jnp.inf)).all())

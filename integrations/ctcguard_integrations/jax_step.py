@@ -150,7 +150,7 @@ def guard_step(train_step: Any = None, /, *, guard: Guard | None = None, **setti
         For a setting that does not exist; the message lists those that do.
     CTCVerdictError
         Out of a call of the step, at the first finding whose reaction is ``raise`` or ``stop``: before the new state
-        is handed back.
+        is handed back. What a rule finds in the history of the run (CTC7xx) may be raised one step later.
 
     Examples
     --------

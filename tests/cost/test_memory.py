@@ -125,8 +125,10 @@ def test_on_a_device_a_brief_look_takes_packed_readings_only(away: Callable[...,
 def test_twin_a_probe_that_copies_the_scores_is_seen(
     away: Callable[..., tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def copies(call: CTCCall) -> dict[str, Any]:
+        return {"score_max": (call.scores * 1.0).amax((0, 1, 2))}
+
     depth = ctcguard.depth.FULL
-    copies = lambda call: {"score_max": (call.scores * 1.0).amax((0, 1, 2))}  # noqa: E731
     monkeypatch.setattr(ctcguard.depth, "FULL", depth._replace(probes=(*depth.probes, copies)))
     assert away(SIZES[0], 2, budget=None)[0] > limit(SIZES[0])
 

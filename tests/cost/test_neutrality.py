@@ -23,6 +23,7 @@ from transformers import Trainer, TrainingArguments, Wav2Vec2BertConfig, Wav2Vec
 from transformers.utils import logging as hf_logging
 
 from ctcguard import CTCGuard, guard_step, watch
+from tests.modes import deterministic
 
 STEPS, CLASSES, FEATURES, FRAMES, UTTERANCES = 20, 12, 8, 30, 4
 FULL_CALLS = 10
@@ -70,15 +71,6 @@ def seed() -> None:
 @pytest.fixture(autouse=True)
 def full_looks_end_within_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctcguard.clock.ALWAYS_CALLS", FULL_CALLS)
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 # PyTorch loops.

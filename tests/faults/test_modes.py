@@ -31,6 +31,7 @@ from tests.faults.training import (
     train,
     written,
 )
+from tests.modes import deterministic
 
 PRISTINE = torch.ctc_loss
 
@@ -43,15 +44,6 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @contextlib.contextmanager

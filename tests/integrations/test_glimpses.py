@@ -291,3 +291,11 @@ def test_in_jax_the_device_calls_sound_only_what_is_so_on_the_host() -> None:
             assert sound(passing)
             assert sound_losses(passing["losses"])
     assert min(told.values()) > 20, told
+
+
+def test_in_jax_a_batch_of_nobody_is_no_fault_of_the_guard() -> None:
+    step = optax_step(on_error="raise", on_warning="raise")
+    step(jnp.zeros((0, 30, 7)), jnp.zeros((0, 4), jnp.int32), jnp.zeros((0,), jnp.int32))
+    step.close()
+    assert step.guard.calls == 1
+    assert [finding.code for finding in step.findings if finding.code.startswith("CTC9")] == []
