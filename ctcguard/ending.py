@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ctcguard._words import plural
 from ctcguard.finding import Severity
 from ctcguard.report import missing
 from ctcguard.sinks.console import STYLES
@@ -36,17 +37,6 @@ def headline(verdicts: Sequence[Verdict]) -> Text:
     said = ", ".join(plural(counts[severity], severity.value) for severity in Severity if counts[severity])
     moment = "before training" if worst.root.phase == "setup" else f"at step {worst.step:,}"
     return Text(f"ctcguard · {said} · {WAYS[worst.action]} {moment}", style=STYLES[worst.root.severity])
-
-
-def plural(count: int, word: str) -> str:
-    """A number with its noun.
-
-    Examples
-    --------
-    >>> plural(1, "error"), plural(2, "error"), plural(3, "information")
-    ('1 error', '2 errors', '3 information')
-    """
-    return f"{count:,} {word}" + ("s" if count != 1 and word != Severity.INFORMATION else "")
 
 
 def rows(verdicts: Sequence[Verdict], end: Mapping[str, Any], run_dir: Path) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ from ctcguard.readings import NOTHING, Later, Readings
 from ctcguard.reporter import Reporter
 from ctcguard.rules import GuardBlind, Rule
 from ctcguard.settings import Settings
-from ctcguard.sinks import Sink
+from ctcguard.sinks import SendsFiles, Sink
 from ctcguard.sinks.console import ConsoleSink
 from ctcguard.sinks.jsonl import JsonLines
 from ctcguard.sinks.timeline import Timeline
@@ -77,7 +77,7 @@ class Guard:
         self.step = self.micro_step = self.calls = self.steps_taken = 0
         self.reporter = Reporter(settings, [*self._own_sinks(), *sinks])
         for sink in self.reporter.sinks:
-            if hasattr(sink, "files_of_run") and not settings.redact:
+            if isinstance(sink, SendsFiles) and not settings.redact:
                 sink.files_of_run = lambda: self.run_dir
         self.flight = FlightRecorder(settings, lambda: self.run_dir, self.reporter.fault)
         self.aware = False

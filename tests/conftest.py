@@ -22,6 +22,7 @@ os.environ |= {
     "WANDB_MODE": "disabled",  # a test that wants a run asks for mode="offline"
     "WANDB_SILENT": "true",
     "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "JAX_PLATFORMS": "cpu",
     "OMP_NUM_THREADS": "1",  # the arrays are tiny, and there may be a second worker

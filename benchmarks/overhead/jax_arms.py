@@ -14,9 +14,9 @@ import optax
 from flax import nnx
 from jax.experimental import checkify
 
-from benchmarks.overhead.torch_arms import GUARDS, Arm, arm, late, own_time
+from benchmarks.overhead.torch_arms import GUARDS, Pair, arm, own_time
 
-BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 400
+BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 360
 
 
 def batch() -> dict[str, jax.Array]:
@@ -63,18 +63,18 @@ def parts() -> tuple[Callable[..., Any], Any, Any]:
 
 
 class Training:
-    """A training of which the arms take steps in turns: what they differ by is the step, not where its weights are."""
+    """A training of which both arms take steps in turns: what they differ by is the step, not where its weights are."""
 
     def __init__(self) -> None:
         self.step, self._weights, self._state = parts()
         self._data = batch()
 
     def by(self, step: Callable[..., Any]) -> Callable[[], None]:
-        """A step of it by that function; each call waits for its result."""
+        """A step of it by that function; each call waits for its loss, as a loop that logs it does."""
 
         def take() -> None:
-            result = jax.block_until_ready(step(self._weights, self._state, self._data))
-            self._weights, self._state, _ = result
+            self._weights, self._state, loss = step(self._weights, self._state, self._data)
+            loss.block_until_ready()
 
         return take
 
@@ -97,27 +97,29 @@ def by_callback(step: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: inner(*args)  # noqa: PLW0108 - not a jit object
 
 
-def guarded(training: Training, compiled: Callable[..., Any], settings: dict[str, Any]) -> Arm:
-    """The compiled step under guard."""
+def guarded(compiled: Callable[..., Any], settings: dict[str, Any]) -> Pair:
+    """The compiled step without and with a guard."""
     from ctcguard import guard_step
 
+    training = Training()
     step = guard_step(compiled(training.step), sinks=(), **settings)
     clock = own_time(step.guard.clock)
-    return arm(training.by(step), lambda: clock)
+    return arm(training.by(jax.jit(training.step))), arm(training.by(step), lambda: clock)
 
 
-def in_flax() -> Iterator[tuple[str, Arm]]:
-    """The arms of the Flax step."""
-    training = Training()
+def in_flax() -> Iterator[tuple[str, Callable[[], Pair]]]:
+    """The pairs of the Flax step."""
 
-    def unguarded(during: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Arm:
-        return arm(training.by(jax.jit(training.step)), during)
+    def pair(
+        made: Callable[..., Any] = jax.jit, during: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> Pair:
+        training = Training()
+        return arm(training.by(jax.jit(training.step))), arm(training.by(made(training.step)), during)
 
-    yield "unguarded", late(unguarded)
-    yield "unguarded again", late(unguarded)
+    yield "unguarded again", pair
     for name, settings in GUARDS.items():
-        yield name, late(partial(guarded, training, jax.jit, settings))
-    yield "ctcguard, on_error=log", late(partial(guarded, training, jax.jit, {"on_error": "log", "on_warning": "log"}))
-    yield "ctcguard, by callback", late(partial(guarded, training, by_callback, {}))
-    yield "jax_debug_nans", late(lambda: unguarded(lambda: jax.debug_nans(True)))
-    yield "checkify", late(lambda: arm(training.by(checked(training.step))))
+        yield name, partial(guarded, jax.jit, settings)
+    yield "ctcguard, on_error=log", partial(guarded, jax.jit, {"on_error": "log", "on_warning": "log"})
+    yield "ctcguard, by callback", partial(guarded, by_callback, {})
+    yield "jax_debug_nans", partial(pair, during=lambda: jax.debug_nans(True))
+    yield "checkify", partial(pair, checked)

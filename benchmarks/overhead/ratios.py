@@ -50,12 +50,12 @@ def in_turns(
     for name in order.permutation(names):
         for _ in range(warm_up):
             arms[name]()
-    gc.disable()
+    gc.collect()
+    gc.freeze()  # what stays is not looked through again and again
     for _ in range(rounds):
-        gc.collect()
         for name in order.permutation(names):
             times[name].append(arms[name]())
-    gc.enable()
+    gc.unfreeze()
     return times
 
 
@@ -69,26 +69,24 @@ def median_with_interval(values: Sequence[float]) -> dict[str, float]:
     return {name: round(float(value), 5) for name, value in named.items()}
 
 
-def to_base(took: Mapping[str, list[Took]], base: str) -> dict[str, dict[str, Any]]:
-    """Each arm divided by the base arm of the same round.
+def to_base(base: Sequence[Took], took: Sequence[Took]) -> dict[str, Any]:
+    """Times of an arm, each divided by that of the base arm of the same round.
 
     Returns
     -------
     dict
-        By arm: ``ms``, the median by the clock; ``clock`` and ``processor``, the ratios as `median_with_interval`;
-        ``mean``, the ratio of the mean times by the clock, without the longest and the shortest fiftieth.
+        ``ms``, the median of the base by the clock; ``clock`` and ``processor``, the ratios as
+        `median_with_interval`; ``mean``, the ratio of the mean times by the clock, without the longest and the
+        shortest fiftieth.
     """
-    times = {name: np.asarray(values) for name, values in took.items()}
-    found = {}
-    for name, values in times.items():
-        clock, processor = (values / times[base]).T
-        found[name] = {
-            "ms": round(float(np.median(values[:, 0])) * 1e3, 3),
-            "clock": median_with_interval(clock),
-            "mean": round(trimmed(values[:, 0]) / trimmed(times[base][:, 0]), 4),
-            "processor": median_with_interval(processor),
-        }
-    return found
+    bases, values = np.asarray(base), np.asarray(took)
+    clock, processor = (values / bases).T
+    return {
+        "ms": round(float(np.median(bases[:, 0])) * 1e3, 3),
+        "clock": median_with_interval(clock),
+        "mean": round(trimmed(values[:, 0]) / trimmed(bases[:, 0]), 4),
+        "processor": median_with_interval(processor),
+    }
 
 
 def trimmed(times: Any) -> float:

@@ -1,4 +1,4 @@
-"""PyTorch trainings with one tool each: what is attached to one arm does not reach the others."""
+"""PyTorch trainings with one tool each, as pairs that are made when it is their turn."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from benchmarks.overhead.ratios import Took, timed
 from benchmarks.overhead.torch_loops import Loop, TrainerLoop
 
 Arm = Callable[[], Took]
+Pair = tuple[Arm, Arm]
+"""Steps without a tool, and with it."""
 GUARDS: dict[str, dict[str, Any]] = {
     "ctcguard": {},
     "ctcguard, no budget": {"budget": None},
@@ -43,31 +45,44 @@ def late(make: Callable[[], Arm]) -> Arm:
     return take
 
 
-def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Arm | str]]:
-    """The arms of a plain loop; peers where they are installed, or what keeps them from running."""
-    yield "unguarded", late(lambda: arm(make()))
-    yield "unguarded again", late(lambda: arm(make()))
+def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Callable[[], Pair]]]:
+    """The pairs of a plain loop; peers where they are installed."""
+
+    def apart(attach: Callable[[Loop], Loop] = lambda loop: loop) -> Pair:
+        return late(lambda: arm(make())), late(lambda: arm(attach(make())))
+
+    def together(during: Callable[[], AbstractContextManager[Any]]) -> Pair:
+        loop = make()
+        return arm(loop), arm(loop, during)
+
+    yield "unguarded again", apart
     for name, settings in GUARDS.items():
         if _has("pydantic_settings"):
-            yield name, late(partial(_watched, make, settings))
-    yield "autograd anomaly mode", late(lambda: arm(make(), lambda: torch.autograd.set_detect_anomaly(True)))
-    yield "HF DebugUnderflowOverflow", late(lambda: arm(with_underflow_overflow(make())))
+            yield name, partial(_watched, together, settings)
+    yield "autograd anomaly mode", lambda: together(lambda: torch.autograd.set_detect_anomaly(True))
+    yield "HF DebugUnderflowOverflow", partial(apart, with_underflow_overflow)
     if _has("torch_audit"):
-        yield "torch-audit", tried(lambda: arm(audited(make())))
+        yield "torch-audit", partial(apart, audited)
     if _has("traincheck"):
         from benchmarks.overhead.traincheck_arm import Traced
 
-        yield "TrainCheck, selective tracing", tried(lambda: Traced(make.__name__))
+        yield "TrainCheck, selective tracing", lambda: (arm(make()), Traced(make.__name__))
 
 
-def in_the_trainer() -> Iterator[tuple[str, Arm]]:
-    """The arms of the Trainer; its own option switches DebugUnderflowOverflow on."""
-    yield "unguarded", late(_started)
-    yield "unguarded again", late(_started)
+def in_the_trainer() -> Iterator[tuple[str, Callable[[], Pair]]]:
+    """The pairs of the Trainer; its own option switches DebugUnderflowOverflow on."""
+
+    def apart(started: Callable[[], Arm]) -> Pair:
+        return late(_started), late(started)
+
+    yield "unguarded again", partial(apart, _started)
     for name, settings in GUARDS.items():
-        yield name, late(partial(_guarded, settings))
-    yield "autograd anomaly mode", late(lambda: _started(lambda: torch.autograd.set_detect_anomaly(True)))
-    yield "HF DebugUnderflowOverflow", late(lambda: _started(debug="underflow_overflow"))
+        yield name, partial(apart, partial(_guarded, settings))
+    yield (
+        "autograd anomaly mode",
+        partial(apart, partial(_started, lambda: torch.autograd.set_detect_anomaly(True))),
+    )
+    yield "HF DebugUnderflowOverflow", partial(apart, partial(_started, debug="underflow_overflow"))
 
 
 def _started(during: Callable[[], AbstractContextManager[Any]] = nullcontext, **changes: Any) -> Arm:
@@ -85,10 +100,10 @@ def _guarded(settings: dict[str, Any]) -> Arm:
     return arm(loop, seam_of(guard.watch))
 
 
-def _watched(make: Callable[[], Loop], settings: dict[str, Any]) -> Arm:
+def _watched(together: Callable[[Callable[[], AbstractContextManager[Any]]], Pair], settings: dict[str, Any]) -> Pair:
     from ctcguard import watch
 
-    return arm(make(), seam_of(watch(sinks=(), **settings)))
+    return together(seam_of(watch(sinks=(), **settings)))
 
 
 class own_time:  # noqa: N801 - a context, entered again and again
@@ -138,16 +153,6 @@ def audited(loop: Loop) -> Loop:
 
     autopatch(loop.model, optimizer=loop.optimizer, every_n_steps=1, reporters=[])
     return loop
-
-
-def tried(make: Callable[[], Arm]) -> Arm | str:
-    """An arm that has taken its first step; else what went wrong, to be written down."""
-    try:
-        made = make()
-        made()
-    except Exception as error:  # noqa: BLE001 - a tool of others
-        return f"{type(error).__name__}: {error}"
-    return made
 
 
 def _has(package: str) -> bool:

@@ -79,7 +79,7 @@ def cnn_bilstm() -> Loop:
 
 
 def wav2vec2() -> Loop:
-    """A tiny Wav2Vec2 on raw audio: 4 clips of up to 2 s at 16 kHz."""
+    """A tiny Wav2Vec2 on raw audio: 8 clips of up to 2 s at 16 kHz."""
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
     generator = torch.Generator().manual_seed(0)
@@ -89,11 +89,11 @@ def wav2vec2() -> Loop:
     model = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=32, ctc_loss_reduction="mean", **sizes, **convolutions))
 
     def batch() -> dict[str, Tensor]:
-        labels = torch.randint(3, 32, (4, 20), generator=generator)
+        labels = torch.randint(3, 32, (8, 20), generator=generator)
         labels[1, 15:] = -100
-        mask = torch.ones(4, 32_000, dtype=torch.long)
+        mask = torch.ones(8, 32_000, dtype=torch.long)
         mask[1, 24_000:] = 0
-        return {"input_values": torch.randn(4, 32_000, generator=generator), "attention_mask": mask, "labels": labels}
+        return {"input_values": torch.randn(8, 32_000, generator=generator), "attention_mask": mask, "labels": labels}
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         found: Tensor = model(**batch).loss

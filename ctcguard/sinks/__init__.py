@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from ctcguard.finding import Finding
 from ctcguard.verdict import Verdict
@@ -34,3 +35,16 @@ class Sink(Protocol):
 
     def end(self, record: Mapping[str, Any]) -> None:
         """The run is over; ``record`` is the last line of ``findings.jsonl``."""
+
+
+@runtime_checkable
+class SendsFiles(Sink, Protocol):
+    """A sink that also sends what lies in the run directory.
+
+    Attributes
+    ----------
+    files_of_run : callable or None
+        Where that is; set by the guard, None with ``redact=True``.
+    """
+
+    files_of_run: Callable[[], Path] | None

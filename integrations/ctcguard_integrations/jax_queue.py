@@ -60,7 +60,8 @@ class Entry:
 
     def sound(self) -> bool:
         """Whether the device found nothing conspicuous, on any of its parts; this waits for it."""
-        return not np.asarray(self.measured.packed)[..., -1].any()
+        packed = np.asarray(self.measured.packed)
+        return not (packed.item(-1) if packed.ndim == 1 else packed[..., -1].any())
 
     def ready(self) -> bool:
         """Whether reading it waits for nothing."""
@@ -106,7 +107,10 @@ class Queue:
 
     def sound(self) -> bool:
         """Whether nothing was conspicuous in any of them; this waits for the device."""
-        return all(entry.sound() for entry in self._entries)
+        for entry in self._entries:  # noqa: SIM110 - this is what a step waits for: every function called is felt
+            if not entry.sound():
+                return False
+        return True
 
     def due(self, wait: bool) -> Iterator[Entry]:
         """Take out what can be read without waiting; with ``wait``, everything."""

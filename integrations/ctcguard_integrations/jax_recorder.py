@@ -25,6 +25,9 @@ from ctcguard_integrations.jax_ranks import Ranks
 from ctcguard_integrations.jax_seam import Results, Sheet, noticed
 
 _keys = itertools.count(1)
+LOOK_S = 0.001
+"""What a look takes of the device, which no clock of the host can tell from the step: as measured on one core of a CPU
+(docs/cost.md), a fast device takes less."""
 ROUTES = ("auxiliary", "callback", "direct")
 
 
@@ -59,6 +62,7 @@ class Recorder:
         settings = guard.settings
         self.urgent = bool({settings.on_error, settings.on_warning} & {"raise", "stop"})
         self._calls_back = False
+        self._look: bool | None = None
         self._heads: dict[tuple[int, int], str] = {}
         self._head_checked = False
         self._ids: dict[int, tuple[str, ...]] = {}
@@ -128,10 +132,19 @@ class Recorder:
 
     # What the compiled step brings.
 
-    def looks(self) -> bool:
-        """Whether the scores of the coming step are looked at; a step is a call for the clock."""
+    def looks(self, always: bool) -> bool:
+        """Whether the scores of the coming step are looked at."""
+        if self._look is None:
+            self._decide()
+        look = bool(always or self._look or self.guard.flight.wanted)
+        if look:
+            self.guard.clock.spend(LOOK_S)
+        return look
+
+    def _decide(self) -> None:
+        """Whether the budget allows a look in the next step; a step is a call for the clock."""
         self.guard.arriving()
-        return not self.guard.brief
+        self._look = not self.guard.brief
 
     def returned(self, measured: list[Measured], outputs: Any) -> None:
         """A compiled step was started; ``measured`` and ``outputs`` are there when it is done."""
@@ -140,7 +153,10 @@ class Recorder:
             self._queue.add(self._entry(self.step, "auxiliary", each))
         if self._calls_back:
             self._queue.started(self.step, (measured, outputs))
-        self.read(wait=False)  # what is there of earlier steps, while the device is at this one
+        # While the device is at this step: what is there of earlier ones, and what the next one is asked for.
+        self.read(wait=False)
+        if self._look is not None:
+            self._decide()
         if self.urgent and not self._sound():
             self.settle()
 
@@ -148,9 +164,10 @@ class Recorder:
         """Whether all that waits may be handed back now and entered later; this waits for the device."""
         if self._calls_back or self.guard.flight.wanted:
             return False
-        with suppress(jax.errors.JaxRuntimeError):
+        try:
             return self._queue.sound()
-        return False
+        except jax.errors.JaxRuntimeError:
+            return False
 
     def stepped(self) -> None:
         """The step's outputs are handed back."""

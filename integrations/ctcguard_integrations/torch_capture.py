@@ -23,8 +23,10 @@ from ctcguard_integrations.torch_gradients import Gradients
 from ctcguard_integrations.torch_pending import DeviceTime, Pending
 from ctcguard_integrations.torch_posterior import wrong_gradient
 from ctcguard_integrations.torch_provenance import Origin, origin, same_head
+from ctcguard_integrations.torch_values import square_sum
 
 LABELS = ("targets", "input_lengths", "target_lengths")
+LAST_FRAMES = np.s_[..., -1:, :]
 REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -161,7 +163,7 @@ class Capture:
 
 def _ends_in_numbers(scores: torch.Tensor) -> bool:
     """Whether the last frame of a batch on the host holds no NaN: padding that does makes gradients NaN, not losses."""
-    return not scores.is_cpu or not isnan(scores[..., -1:, :].sum())
+    return not scores.is_cpu or not isnan(square_sum(scores, LAST_FRAMES))
 
 
 def _on_host(values: Any) -> Any:

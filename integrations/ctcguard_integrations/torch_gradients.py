@@ -15,6 +15,7 @@ from ctcguard.probes.gradients import gradient_abs_max
 from ctcguard_integrations.torch_head import HeadState, parameters_of
 from ctcguard_integrations.torch_pending import Pending
 from ctcguard_integrations.torch_provenance import Origin
+from ctcguard_integrations.torch_values import square_sum
 
 
 class Gradients:
@@ -55,7 +56,7 @@ class Gradients:
         brief = self._guard.brief
         holders = _ends(optimizer) if brief else [p for p in parameters_of(optimizer) if _has_gradient(p)]
         if brief and all(_starts_finite(_local(p.grad)) for p in holders):
-            return  # a sum of finite numbers that is not only costs a closer look
+            return  # huge numbers only cost a closer look
         if not holders:
             return
         largest = gradient_abs_max([_local(p.grad) for p in holders])
@@ -83,8 +84,8 @@ def _ends(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _starts_finite(gradient: torch.Tensor) -> bool:
-    """Whether the first row is finite, by its sum; not where that would wait for a device."""
-    return gradient.is_cpu and isfinite((gradient[:1] if gradient.ndim else gradient).sum())
+    """Whether the first row is finite; not where that would wait for a device."""
+    return gradient.is_cpu and isfinite(square_sum(gradient, 0 if gradient.ndim else ()))
 
 
 def _has_gradient(parameter: torch.Tensor) -> bool:

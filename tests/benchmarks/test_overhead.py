@@ -7,21 +7,31 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.overhead import counts, growth, torch_arms
-from benchmarks.overhead.ratios import Took
+from benchmarks.overhead import counts, growth, steps
+from benchmarks.overhead.ratios import Took, to_base
 
 HERE = Path(growth.__file__).parent
 
 
 def test_what_keeps_a_tool_from_running_is_written_down() -> None:
-    def cannot() -> torch_arms.Arm:
+    took = Took(1.0, 2.0)
+
+    def cannot() -> steps.Pair:
         raise FileNotFoundError("no such tool")
 
-    assert torch_arms.tried(cannot) == "FileNotFoundError: no such tool"
-    assert torch_arms.tried(lambda: lambda: 1 // 0) == "ZeroDivisionError: integer division or modulo by zero"
-    took = torch_arms.tried(lambda: lambda: Took(1.0, 2.0))
-    assert not isinstance(took, str)
-    assert took() == Took(1.0, 2.0)
+    assert steps.tried(cannot) == "FileNotFoundError: no such tool"
+    assert steps.tried(lambda: (lambda: took, lambda: int("no step"))).startswith("ValueError: invalid literal")
+    pair = steps.tried(lambda: (lambda: took, lambda: took))
+    assert not isinstance(pair, str)
+    assert [arm() for arm in pair] == [took, took]
+
+
+def test_a_ratio_is_that_of_the_same_round() -> None:
+    without, under = [Took(1.0, 1.0), Took(4.0, 1.0), Took(2.0, 1.0)], [Took(1.1, 1.0), Took(4.4, 2.0), Took(2.2, 1.0)]
+    found = to_base(without, under)
+    assert found["ms"] == 2000.0
+    assert found["clock"]["least"] == found["clock"]["median"] == found["clock"]["most"] == pytest.approx(1.1)
+    assert found["processor"]["median"] == 1.0
 
 
 def test_the_exponent_is_the_slope_of_the_larger_sizes() -> None:
@@ -31,7 +41,7 @@ def test_the_exponent_is_the_slope_of_the_larger_sizes() -> None:
 
 
 def test_the_pages_are_made_of_the_committed_figures() -> None:
-    for made in (growth, counts):
+    for made in (growth, counts, steps):
         content = json.loads(made.JSON.read_text(encoding="utf-8"))
         assert made.PAGE.read_text(encoding="utf-8") == made.page(content)
     assert growth.PICTURE.read_text(encoding="utf-8").startswith("<svg")

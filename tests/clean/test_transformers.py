@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from transformers import (
     WavLMConfig,
     WavLMForCTC,
 )
-from transformers.utils import logging as hf_logging
 
 from ctcguard import CTCGuard, watch
 from tests.clean.lab import Weights, assert_clean, assert_same
@@ -49,15 +48,6 @@ WAVES: dict[str, Any] = {
     "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4, "mask_time_length": 2, "mask_feature_length": 2,
 }  # fmt: skip
 BERT: dict[str, Any] = {"feature_projection_input_dim": 8, "conv_depthwise_kernel_size": 3, "mask_time_length": 2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quiet_transformers() -> Iterator[None]:
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    yield
-    hf_logging.set_verbosity_warning()
-    hf_logging.enable_progress_bar()
 
 
 def a_tokenizer(symbols: list[str]) -> Any:

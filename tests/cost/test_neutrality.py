@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
 from itertools import cycle, product
 from typing import Any, NamedTuple
 
@@ -20,7 +19,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 from transformers import Trainer, TrainingArguments, Wav2Vec2BertConfig, Wav2Vec2BertForCTC, default_data_collator
-from transformers.utils import logging as hf_logging
 
 from ctcguard import CTCGuard, guard_step, watch
 from tests.modes import deterministic
@@ -238,15 +236,6 @@ TRAINERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 """Reduction, what a verdict would do, and how one trains."""
 
 
-@pytest.fixture(scope="module")
-def quiet_transformers() -> Iterator[None]:
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    yield
-    hf_logging.set_verbosity_warning()
-    hf_logging.enable_progress_bar()
-
-
 def a_model(reduction: str, dropout: float, zero_infinity: bool) -> Wav2Vec2BertForCTC:
     config = Wav2Vec2BertConfig(
         vocab_size=CLASSES, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -284,7 +273,6 @@ def in_a_trainer(reduction: str, way: dict[str, Any], callbacks: list[Any]) -> L
     return Left([*model.parameters(), *moments], losses, generators())
 
 
-@pytest.mark.usefixtures("quiet_transformers")
 @pytest.mark.parametrize("name", TRAINERS)
 def test_the_trainer(name: str) -> None:
     reduction, on_finding, way = TRAINERS[name]

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from transformers import Trainer
-from transformers.utils import logging as hf_logging
 
 from ctcguard import CTCGuard
 from ctcguard.finding import Finding
 from tests.integrations.test_hf_trainer import SYMBOLS, a_trainer, same, speech, weights
 
 ONCE = {"num_train_epochs": 1, "eval_strategy": "no"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quiet_transformers() -> Iterator[None]:
-    hf_logging.set_verbosity_error()
-    yield
-    hf_logging.set_verbosity_warning()
 
 
 class Sulking:

@@ -19,6 +19,7 @@ from ctcguard.case import Passing
 from ctcguard.clock import ALWAYS_CALLS, SELDOM_CALLS
 from ctcguard.sound import sound, sound_losses
 from ctcguard_integrations import jax_call
+from ctcguard_integrations.jax_recorder import LOOK_S
 from ctcguard_integrations.torch_loop import Watch
 
 BRIEF = 2 * SELDOM_CALLS + 1
@@ -236,6 +237,23 @@ def test_in_jax_scores_are_looked_at_from_time_to_time() -> None:
         step.flush()  # so that what it cost is known at the next one
     step.close()
     assert [verdict.code for verdict in step.verdicts] == ["CTC404"]
+
+
+@pytest.mark.parametrize(("step_s", "looked_at"), [(1.0, 1.0), (0.01, 0.1)])
+def test_in_jax_what_a_look_takes_of_the_device_is_held_against_the_budget(
+    step_s: float, looked_at: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctcguard.clock.DEAR", 0.0)  # only what the budget allows
+    step = optax_step(budget=0.01, on_error="log", on_warning="log")
+    shares: list[bool] = []
+    step.guard.clock.now = lambda: len(shares) * step_s  # in which the host takes no time
+    logits, labels, frames = jnp.zeros((3, 30, 7)), jnp.asarray([[1, 2, 2, 4]] * 3), jnp.asarray([30, 24, 17])
+    for _ in range(ALWAYS_CALLS + 201):
+        step(logits, labels, frames)
+        shares.append(not step.guard.brief)
+    assert sum(shares[-200:]) / 200 == pytest.approx(looked_at, rel=0.2)
+    assert step.guard.clock.recent_fraction() == pytest.approx(looked_at * LOOK_S / step_s, rel=0.2)
+    step.close()
 
 
 @pytest.mark.parametrize("wrong", [False, True])

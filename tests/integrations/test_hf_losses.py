@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,20 +13,10 @@ from transformers import (
     Wav2Vec2BertForCTC,
     default_data_collator,
 )
-from transformers.utils import logging as hf_logging
 
 from ctcguard import CTCGuard, CTCVerdictError
 
 CLASSES = 13
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quiet_transformers() -> Iterator[None]:
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    yield
-    hf_logging.set_verbosity_warning()
-    hf_logging.enable_progress_bar()
 
 
 def a_model(**config: Any) -> Wav2Vec2BertForCTC:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,11 @@ from transformers import (
     Wav2Vec2CTCTokenizer,
     default_data_collator,
 )
-from transformers.utils import logging as hf_logging
 
 from ctcguard import CTCGuard, CTCVerdictError, SettingsError
 
 PRISTINE = torch.ctc_loss
 SYMBOLS = ["<pad>", "<unk>", "|", *"abcdefghij"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quiet_transformers() -> Iterator[None]:
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    yield
-    hf_logging.set_verbosity_warning()
-    hf_logging.enable_progress_bar()
 
 
 @pytest.fixture

@@ -125,8 +125,6 @@ def test_hugging_face_healthy(trainer: Callable[..., Any]) -> None:
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Makes Trainers of a tiny random recogniser."""
     transformers = pytest.importorskip("transformers")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     Path("vocab.json").write_text(json.dumps({symbol: i for i, symbol in enumerate(SYMBOLS)}))
     tokenizer = transformers.Wav2Vec2CTCTokenizer(
         "vocab.json", unk_token="<unk>", pad_token="<pad>", word_delimiter_token="|", bos_token=None, eos_token=None

@@ -20,7 +20,6 @@ from transformers import (
     Wav2Vec2ConformerForCTC,
     Wav2Vec2ForCTC,
 )
-from transformers.utils import logging as hf_logging
 
 from ctcguard import CTCGuard, CTCVerdictError, watch
 from ctcguard_integrations.torch_loop import Watch
@@ -360,15 +359,6 @@ WAVES: dict[str, Any] = {
     "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4,
 }  # fmt: skip
 BERT: dict[str, Any] = {"feature_projection_input_dim": 8, "conv_depthwise_kernel_size": 7}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quiet_transformers() -> Iterator[None]:
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    yield
-    hf_logging.set_verbosity_warning()
-    hf_logging.enable_progress_bar()
 
 
 def waves(**options: Any) -> Any:

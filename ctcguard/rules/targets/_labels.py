@@ -19,8 +19,3 @@ def shown(readings: Readings, index: int, is_wrong: Callable[[int], bool]) -> st
     vocabulary = readings.get("vocabulary")
     named = ", ".join(f"labels[{i}] = {quoted(vocabulary, label)}" for i, label in wrong[:SHOWN_LABELS])
     return f": {named}" + (" …" if len(wrong) > SHOWN_LABELS else "")
-
-
-def plural(count: float, what: str) -> str:
-    """A count with its noun: ``1 label``, ``2 labels``."""
-    return f"{count:.0f} {what}" + ("" if count == 1 else "s")

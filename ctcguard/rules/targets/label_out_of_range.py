@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ctcguard._words import plural
 from ctcguard.finding import Finding, Severity
 from ctcguard.readings import Readings
 from ctcguard.rules._rule import Rule
-from ctcguard.rules.targets._labels import plural, shown
+from ctcguard.rules.targets._labels import shown
 from ctcguard.rules.vocabulary._head import wider_head
 from ctcguard.vocabulary import Vocabulary
 
