@@ -20,18 +20,9 @@ thins nothing.
 
 from __future__ import annotations
 
-import os
-
-os.environ |= {
-    "OMP_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "JAX_PLATFORMS": "cpu",
-    "HF_HUB_OFFLINE": "1",
-    "WANDB_MODE": "disabled",
-}
-
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +39,14 @@ from benchmarks.overhead.ratios import Took, in_turns, machine, said, to_base  #
 
 JSON, PAGE = HERE / "steps.json", HERE / "steps.md"
 ROUNDS, PROCESSES = 360, 4
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "disabled",
+}
+"""Of the processes that measure."""
 PACKAGES = ("torch", "transformers", "jax", "optax", "flax", "torch-audit", "traincheck")
 Pair = tuple[Callable[[], Took], Callable[[], Took]]
 """Steps without a tool, and with it: of one training where the tool can be taken off, else of two equal ones."""
@@ -121,7 +120,9 @@ def measure(name: str, rounds: int, processes: int, python: Path) -> tuple[dict[
     pooled: dict[str, tuple[list[Took], list[Took]]] = {}
     figures: dict[str, Any] = {}
     for seed in range(processes):
-        printed = subprocess.run([*command, str(seed)], check=True, stdout=subprocess.PIPE, text=True).stdout
+        printed = subprocess.run(
+            [*command, str(seed)], check=True, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+        ).stdout
         found = json.loads(printed.splitlines()[-1])
         for tool, took in found["taken"].items():
             if isinstance(took, str):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,12 @@ def test_what_keeps_a_tool_from_running_is_written_down() -> None:
     pair = steps.tried(lambda: (lambda: took, lambda: took))
     assert not isinstance(pair, str)
     assert [arm() for arm in pair] == [took, took]
+
+
+def test_to_import_the_benchmark_sets_nothing_for_others() -> None:
+    before = dict(os.environ)
+    importlib.reload(steps)
+    assert dict(os.environ) == before
 
 
 def test_a_ratio_is_that_of_the_same_round() -> None:
