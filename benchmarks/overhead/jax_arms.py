@@ -14,7 +14,8 @@ import optax
 from flax import nnx
 from jax.experimental import checkify
 
-from benchmarks.overhead.torch_arms import GUARDS, Pair, arm, own_time
+from benchmarks.overhead.ratios import Pair
+from benchmarks.overhead.torch_arms import GUARDS, arm, own_time
 
 BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 360
 

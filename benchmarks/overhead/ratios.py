@@ -22,6 +22,11 @@ class Took(NamedTuple):
     processor: float
 
 
+Arm = Callable[[], Took]
+Pair = tuple[Arm, Arm]
+"""Steps without a tool, and with it: of one training where the tool can be taken off, else of two equal ones."""
+
+
 def timed(work: Callable[[], Any]) -> Took:
     """Run once, and measure."""
     clock, processor = time.perf_counter(), time.process_time()

@@ -35,7 +35,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "integrations")]
 
-from benchmarks.overhead.ratios import Took, in_turns, machine, said, to_base  # noqa: E402 - after the path
+from benchmarks.overhead.ratios import Pair, Took, in_turns, machine, said, to_base  # noqa: E402 - after the path
 
 JSON, PAGE = HERE / "steps.json", HERE / "steps.md"
 ROUNDS, PROCESSES = 360, 4
@@ -48,8 +48,6 @@ ENVIRONMENT = {
 }
 """Of the processes that measure."""
 PACKAGES = ("torch", "transformers", "jax", "optax", "flax", "torch-audit", "traincheck")
-Pair = tuple[Callable[[], Took], Callable[[], Took]]
-"""Steps without a tool, and with it: of one training where the tool can be taken off, else of two equal ones."""
 Pairs = Iterator[tuple[str, Callable[[], Pair]]]
 
 

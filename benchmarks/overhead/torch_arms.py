@@ -10,12 +10,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.overhead.ratios import Took, timed
+from benchmarks.overhead.ratios import Arm, Pair, Took, timed
 from benchmarks.overhead.torch_loops import Loop, TrainerLoop
 
-Arm = Callable[[], Took]
-Pair = tuple[Arm, Arm]
-"""Steps without a tool, and with it."""
 GUARDS: dict[str, dict[str, Any]] = {
     "ctcguard": {},
     "ctcguard, no budget": {"budget": None},

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import callback as jax_callback
 
 from ctcguard.errors import CTCVerdictError
 from ctcguard.guard import Guard
@@ -30,7 +29,8 @@ from ctcguard_integrations.late_wandb import outer_sinks
 SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGINT)
 """Never sent: only its handler is used. A real-time signal is the least likely to be used by the program."""
 
-CALLBACK_LOG = logging.getLogger("jax._src.debugging")
+CALLBACKS, CALLBACK_LOG = "jax._src.callback", logging.getLogger("jax._src.debugging")
+"""Where JAX runs callbacks, and tells of what they raise. By name: these modules are not ours to import."""
 
 
 class ProcessRecorder(Recorder):
@@ -74,7 +74,7 @@ class ProcessRecorder(Recorder):
 def _in_a_callback(frame: types.FrameType | None) -> bool:
     """Whether XLA is waiting for it."""
     while frame is not None:
-        if frame.f_code.co_filename == jax_callback.__file__:
+        if frame.f_globals.get("__name__") == CALLBACKS:
             return True
         frame = frame.f_back
     return False

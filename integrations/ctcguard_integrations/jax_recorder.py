@@ -26,8 +26,8 @@ from ctcguard_integrations.jax_seam import Results, Sheet, noticed
 
 _keys = itertools.count(1)
 LOOK_S = 0.001
-"""What a look takes of the device, which no clock of the host can tell from the step: as measured on one core of a CPU
-(docs/cost.md), a fast device takes less."""
+"""What a look takes of the device, which no clock of the host can tell from the step: a round figure for one core of a
+CPU (docs/cost.md); a fast device takes less."""
 ROUTES = ("auxiliary", "callback", "direct")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.overhead import counts, growth, steps
-from benchmarks.overhead.ratios import Took, to_base
+from benchmarks.overhead.ratios import Pair, Took, to_base
 
 HERE = Path(growth.__file__).parent
 
@@ -18,7 +18,7 @@ HERE = Path(growth.__file__).parent
 def test_what_keeps_a_tool_from_running_is_written_down() -> None:
     took = Took(1.0, 2.0)
 
-    def cannot() -> steps.Pair:
+    def cannot() -> Pair:
         raise FileNotFoundError("no such tool")
 
     assert steps.tried(cannot) == "FileNotFoundError: no such tool"
