@@ -34,9 +34,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 # Two workers, a file of tests on one of them, so that each costly fixture is made once, in the order of their names:
-# else the files with the fewest tests, which are the longest, come last. PYTEST_ARGS="-n 0" for a debugger.
+# else the files with the fewest tests, which are the longest, come last. A worker that dies ends the run: pytest-xdist
+# would replace it, and then wait for ever. PYTEST_ARGS="-n 0" for a debugger.
 test: venv
-	@$(BIN)/pytest --quiet -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/pytest --quiet -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -176,7 +176,7 @@ def _name(library: int, dtype: Any) -> str:  # dtypes of two libraries are never
 
 
 def abs_max(arrays: Sequence[Array]) -> Array:
-    """The largest magnitude in a list of arrays, as a 0-d array; NaN wherever one element is NaN.
+    """The largest magnitude in each array of a list, float32, (arrays,); NaN wherever one of its elements is NaN.
 
     torch's fused kernel reads all of them at once; any other library reads them one after the other.
     """
@@ -185,8 +185,8 @@ def abs_max(arrays: Sequence[Array]) -> Array:
         norms = sys.modules["torch"]._foreach_norm([array.detach() for array in arrays], float("inf"))
         if len({(norm.device, norm.dtype) for norm in norms}) > 1:
             norms = [norm.to(device=norms[0].device, dtype=xp.float32) for norm in norms]
-        return xp.astype(xp.max(xp.stack(list(norms))), xp.float32)
-    return xp.max(xp.stack([xp.astype(xp.max(xp.abs(array)), xp.float32) for array in arrays]))
+        return xp.astype(xp.stack(list(norms)), xp.float32)
+    return xp.stack([xp.astype(xp.max(xp.abs(array)), xp.float32) for array in arrays])
 
 
 def copied(value: Array, rows: Sequence[int] | None = None) -> tuple[HostArray, str]:

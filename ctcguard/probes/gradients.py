@@ -8,27 +8,29 @@ from ctcguard._array import Array, abs_max
 
 
 def gradient_abs_max(gradients: Sequence[Array]) -> Array:
-    """The largest magnitude of any gradient.
+    """The largest magnitude in each gradient.
 
     Parameters
     ----------
     gradients : sequence of arrays, any shapes
-        At least one that is not empty; empty ones are passed over.
+        At least one, and none of them empty.
 
     Returns
     -------
-    array, ()
-        ≥ 0; NaN when any element is NaN, inf when any is infinite.
+    array, (gradients,)
+        float32, ≥ 0; NaN when any element is NaN, inf when any is infinite.
 
     Raises
     ------
     IndexError
-        When there is no element at all.
+        When there is no gradient at all.
+    ValueError, RuntimeError
+        When one is empty (as the array library says it).
 
     Examples
     --------
     >>> import numpy as np
-    >>> float(gradient_abs_max([np.asarray([1.0, -3.0]), np.asarray([2.0])]))
-    3.0
+    >>> gradient_abs_max([np.asarray([1.0, -3.0]), np.asarray([[2.0]])]).tolist()
+    [3.0, 2.0]
     """
-    return abs_max([gradient for gradient in gradients if 0 not in gradient.shape])
+    return abs_max(gradients)

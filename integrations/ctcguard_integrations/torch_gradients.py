@@ -7,6 +7,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 
 from ctcguard._array import HostArray, is_host
@@ -53,24 +54,24 @@ class Gradients:
         if self._checked is None or id(optimizer) in self._checked or getattr(optimizer, "found_inf", None) is not None:
             return
         self._checked.add(id(optimizer))
-        brief = self._guard.brief
-        holders = _ends(optimizer) if brief else [p for p in parameters_of(optimizer) if _has_gradient(p)]
-        if brief and all(_starts_finite(_local(p.grad)) for p in holders):
+        if self._guard.brief and all(_starts_finite(_local(p.grad)) for p in _ends(optimizer)):
             return  # huge numbers only cost a closer look
+        holders = [(number, p) for number, p in enumerate(parameters_of(optimizer)) if _has_gradient(p)]
         if not holders:
             return
-        largest = gradient_abs_max([_local(p.grad) for p in holders])
+        largest = gradient_abs_max([_local(p.grad) for _, p in holders])
+        # An optimizer does not know the names of its parameters, and when this is judged, other gradients may be there.
+        names = [f"parameter {number} of shape {tuple(p.shape)}" for number, p in holders]
         source = f"{type(optimizer).__name__}.step"
 
         def judge(values: HostArray) -> None:
-            if values[0] < float("inf"):
+            if np.all(values < np.inf):
                 return
-            found: dict[str, Any] = {"gradient_abs_max": float(values[0])}
-            found["gradient_parameter"] = _first_bad(holders)
-            self._guard.check_step(found, source)
+            first = names[int(np.argmin(values < np.inf))]
+            self._guard.check_step({"gradient_abs_max": float(np.max(values)), "gradient_parameter": first}, source)
 
         if is_host(largest):
-            judge(largest.double().reshape(1).numpy())
+            judge(largest.numpy())
         else:
             self._pending.add(largest, judge)
 
@@ -90,18 +91,10 @@ def _starts_finite(gradient: torch.Tensor) -> bool:
 
 def _has_gradient(parameter: torch.Tensor) -> bool:
     gradient = parameter.grad
-    return gradient is not None and not gradient.is_sparse and gradient.numel() > 0
+    return gradient is not None and not gradient.is_sparse and _local(gradient).numel() > 0
 
 
 def _local(gradient: Any) -> torch.Tensor:
     """The part of a sharded gradient that lies on this rank; a plain one as it is."""
     local: torch.Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
     return local
-
-
-def _first_bad(holders: list[torch.Tensor]) -> str:
-    """Shape and place of the first parameter whose gradient is not finite (optimizers do not know names)."""
-    for number, parameter in enumerate(holders):
-        if parameter.grad is not None and not bool(torch.isfinite(_local(parameter.grad)).all()):
-            return f"parameter {number} of shape {tuple(parameter.shape)}"
-    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterable
 from typing import Any
 from weakref import ReferenceType, WeakSet, ref
@@ -18,8 +19,11 @@ WAITING_STEPS = 100
 """Steps of other optimizers in a row that the optimizer of the head may leave out, while gradients gather."""
 
 
-class HeadState:
-    """Counts consecutive optimizer steps in which the head could not learn.
+class HeadState(threading.local):
+    """Counts consecutive optimizer steps in which the head could not learn, of each thread by itself.
+
+    The gradient of another thread's head must not even be asked for: its backward pass, which holds no lock, may be
+    replacing it at that moment, and torch then reads freed memory.
 
     A step is what lies between two training calls with at least one optimizer step in between. What counts is judged
     when the next step begins, so that several optimizers taking turns in one step are seen together.

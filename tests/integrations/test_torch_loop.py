@@ -430,6 +430,39 @@ def test_on_a_device_healthy_runs_are_silent_and_alerts_come_later() -> None:
     ]
 
 
+@pytest.mark.usefixtures("as_on_a_device")
+def test_a_gradient_that_is_not_finite_is_named_by_its_number_in_the_optimizer() -> None:
+    loop = Loop()
+    with watch(on_error="alert", run_dir="run") as guard:
+        loop.run(2)
+        loop.loss(loop.batch(2)).backward()
+        loop.net[2].weight.grad[0, 0] = torch.inf
+        loop.optimizer.step()
+    first = guard.verdicts[0]
+    assert (first.code, first.cause, first.step) == ("CTC601", "backward", 2)
+    assert f"inf, first in parameter 2 of shape {tuple(loop.net[2].weight.shape)}" in first.root.message
+
+
+class Sharded(torch.Tensor):
+    """A gradient of which nothing lies on this rank."""
+
+    def to_local(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)[:0]
+
+
+@pytest.mark.parametrize("budget", [None, 0.01])
+def test_a_rank_that_holds_nothing_of_any_gradient(budget: float | None) -> None:
+    loop = Loop()
+    with watch(run_dir="run", budget=budget) as guard:
+        for step in range(3):
+            loop.optimizer.zero_grad()
+            loop.loss(loop.batch(step)).backward()
+            for parameter in loop.net.parameters():
+                parameter.grad = parameter.grad.as_subclass(Sharded)
+            loop.optimizer.step()
+    assert guard.findings == []
+
+
 def test_the_guards_own_fault_never_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError("a probe of ours")

@@ -74,5 +74,7 @@ def test_padded_frames_of_torch() -> None:
     assert diagnose(log_probs=log_probs.detach(), losses=losses.detach(), batch_first=False, **given) == ()
     assert head.grad is not None
     values = {"losses": losses.detach().numpy(), "non_finite_padding_frames": np.asarray([0.0, 2.0])}
-    found = judge([NonFiniteGradient()], Readings({"gradient_abs_max": float(gradient_abs_max([head.grad])), **values}))
+    found = judge(
+        [NonFiniteGradient()], Readings({"gradient_abs_max": float(gradient_abs_max([head.grad])[0]), **values})
+    )
     assert [(f.cause, f.affected) for f in found.findings] == [("padded-frames", {1})]
