@@ -78,10 +78,17 @@ def narrow_view(value: Array) -> Array:
 
 
 def turned(values: Array) -> Array:
-    """(…, last) as (last, all others); on the host a numpy array without gaps."""
+    """(…, last) as (last, all others), by one copy; on the host numpy's."""
+    values = host_view(values)
     xp = namespace(values)
-    table = xp.permute_dims(xp.reshape(values, (-1, values.shape[-1])), (1, 0))
-    return np.asanyarray(host_view(table), order="C") if is_host(table) else table
+    return xp.reshape(xp.permute_dims(values, (values.ndim - 1, *range(values.ndim - 1))), (values.shape[-1], -1))
+
+
+def blocks(values: Array, size: int) -> list[slice]:
+    """Parts of the last axis of (rows, columns), about ``size`` values each; one for JAX, whose compiler needs one."""
+    rows, columns = values.shape
+    width = columns if _library(values).is_jax else max(1, size // rows)
+    return [slice(start, min(start + width, columns)) for start in range(0, columns, width)]
 
 
 def beside(scores: Array) -> Array:

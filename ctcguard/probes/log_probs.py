@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from math import ceil
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ctcguard._array import (
     Array,
     arange,
     beside,
+    blocks,
     highest,
     host_view,
     is_host,
@@ -35,6 +36,8 @@ SAMPLED_VALUES = 65_536
 """… and values: wide vocabularies cost no more than narrow ones."""
 EVIDENCE_VALUES = 8_192
 """Values read to tell a softmax over the wrong axis, or one in half precision."""
+BLOCK_VALUES = 16_384
+"""Values of the sample that something is worked out of at a time: what is in between is small beside the sample."""
 
 
 class _Sample(NamedTuple):
@@ -77,6 +80,11 @@ def _peaks(call: CTCCall) -> Array:
     return highest(call.once(_sample).values, axis=0)
 
 
+def maxima(call: CTCCall) -> Array:
+    """The largest score of every frame, (batch, time), float32 or float64; numpy's on the host."""
+    return host_view(wide(highest(call.scores, axis=2)))
+
+
 def frame_maxima(call: CTCCall, every_frame: bool = False) -> dict[str, Array]:
     """The largest score of every frame: the one pass over all of ``scores``.
 
@@ -111,20 +119,28 @@ def frame_maxima(call: CTCCall, every_frame: bool = False) -> dict[str, Array]:
         return {}
     many = ceil(call.batch * call.frames * call.classes / SCANNED_VALUES)
     stride = 1 if every_frame or not is_host(call.scores) else many
-    return _of_maxima(highest(call.scores[:, ::stride, :], axis=2), call.once(_valid)[:, ::stride])
+    if stride == 1:
+        return _of_maxima(call.once(maxima), call.once(_valid))
+    some = host_view(wide(highest(call.scores[:, ::stride, :], axis=2)))
+    return _of_maxima(some, call.once(_valid)[:, ::stride])
 
 
-def _of_maxima(maxima: Array, valid: Array) -> dict[str, Array]:
-    maxima = host_view(wide(maxima))
-    xp = namespace(maxima)
-    bad = xp.astype(~xp.isfinite(maxima), maxima.dtype)
-    bad_inside = xp.sum(xp.where(valid, bad, 0.0), axis=1)
+def _of_maxima(found: Array, valid: Array) -> dict[str, Array]:
+    xp = namespace(found)
+    bad = ~xp.isfinite(found)
+    bad_inside = _count(bad & valid, found.dtype, axis=1)
     return {
-        "score_max": highest(xp.where(valid, maxima, -float("inf")), axis=1),
-        "frame_max_sum": xp.sum(xp.where(valid, maxima, 0.0), axis=1),
+        "score_max": highest(xp.where(valid, found, -float("inf")), axis=1),
+        "frame_max_sum": xp.sum(xp.where(valid, found, 0.0), axis=1),
         "non_finite_frames": bad_inside,
-        "non_finite_padding_frames": xp.sum(bad, axis=1) - bad_inside,
+        "non_finite_padding_frames": _count(bad, found.dtype, axis=1) - bad_inside,
     }
+
+
+def _count(holds: Array, dtype: Any, axis: int) -> Array:
+    """Of how many values it holds, along one axis."""
+    xp = namespace(holds)
+    return xp.sum(xp.astype(holds, dtype), axis=axis)
 
 
 def normalisation(call: CTCCall) -> dict[str, Array]:
@@ -156,8 +172,9 @@ def normalisation(call: CTCCall) -> dict[str, Array]:
         return {}
     values, valid = call.once(_sample)
     xp, peak = namespace(values), call.once(_peaks)
-    logsumexp = xp.where(valid, _logsumexp(values, peak, 0), 0.0)
-    infinite = xp.sum(xp.astype(values == -float("inf"), values.dtype), axis=0)
+    parts = blocks(values, BLOCK_VALUES)
+    logsumexp = xp.where(valid, xp.concat([_logsumexp(values[:, part], peak[part], 0) for part in parts]), 0.0)
+    infinite = xp.concat([_count(values[:, part] == -float("inf"), values.dtype, axis=0) for part in parts])
     count = xp.sum(xp.astype(valid, values.dtype)) * call.classes
     return {
         "logsumexp_min": lowest(logsumexp),
@@ -274,9 +291,9 @@ def greedy(call: CTCCall) -> dict[str, Array]:
         return {}
     values, valid = call.once(_sample)
     xp = namespace(values)
-    winners = xp.astype(values == call.once(_peaks), values.dtype)
-    ties, frames = xp.sum(winners, axis=0), xp.astype(valid, values.dtype)
-    wins = xp.matmul(winners, frames / xp.where(ties > 0, ties, 1.0))
+    peak, frames = call.once(_peaks), xp.astype(valid, values.dtype)
+    parts = blocks(values, BLOCK_VALUES)
+    wins = sum(_wins(values[:, part], peak[part], frames[part]) for part in parts)
     total = xp.sum(frames)
     share = wins / xp.where(total > 0, total, 1.0)
     blank = arange(share, call.classes) == call.blank
@@ -285,6 +302,14 @@ def greedy(call: CTCCall) -> dict[str, Array]:
         "top_class": xp.argmax(share),
         "top_fraction": xp.max(share),
     }
+
+
+def _wins(values: Array, peak: Array, frames: Array) -> Array:
+    """In how many of the frames each class has the largest value, (classes,)."""
+    xp = namespace(values)
+    winners = xp.astype(values == peak, values.dtype)
+    ties = xp.sum(winners, axis=0)
+    return xp.matmul(winners, frames / xp.where(ties > 0, ties, 1.0))
 
 
 def constant_tails(call: CTCCall) -> dict[str, Array]:
@@ -319,7 +344,8 @@ def constant_tails(call: CTCCall) -> dict[str, Array]:
     last = namespace(reference).clip(frames - 1, 0, None)[:, None, None]
     index = xp.broadcast_to(like(call.scores, last), (call.batch, 1, int(scores.shape[2])))
     same = host_view(xp.all(scores == xp.take_along_axis(scores, index, axis=1), axis=2))
-    xp, time = namespace(same), arange(reference, call.frames)[None, :]
+    xp = namespace(same)
+    time = xp.astype(arange(reference, call.frames), xp.int32)[None, :]
     return {"tail_frames": frames - 1 - xp.max(xp.where(call.once(_valid) & ~same, time, -1), axis=1)}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from ctcguard._array import Array, arange, beside, highest, host_view, namespace, whole, wide
+from ctcguard._array import Array, arange, beside, namespace, whole
 from ctcguard.call import CTCCall
+from ctcguard.probes.log_probs import maxima
 
 COMPARED_PAIRS = 512
 """Pairs of neighbouring frames whose change `edge_changes` sorts, about."""
@@ -104,25 +105,24 @@ def edge_changes(call: CTCCall) -> dict[str, Array]:
     """
     if 0 in call.scores.shape or call.frames < 2:
         return {}
-    peaks = host_view(wide(highest(call.scores, axis=2)))
-    xp, reference = namespace(peaks), beside(call.scores)
-    leading = call.frames - whole(reference, call.input_lengths)[:, None]
-    first, second = arange(reference, call.frames)[None, :-1], arange(reference, call.frames)[None, 1:]
-    change = xp.abs(peaks[:, 1:] - peaks[:, :-1])
-    stride = ceil(change.shape[0] * change.shape[1] / COMPARED_PAIRS)
-    counted = xp.isfinite(change)
+    flat = namespace(call.once(maxima)).reshape(call.once(maxima), (-1,))
+    stride = ceil(call.batch * call.frames / COMPARED_PAIRS)
+    change = namespace(flat).abs(flat[1::stride] - flat[:-1:stride])
+    xp, place = namespace(flat), stride * arange(beside(call.scores), int(change.shape[0]))
+    time = place % call.frames
+    leading = call.frames - xp.take(whole(place, call.input_lengths), place // call.frames)
+    counted = xp.isfinite(change) & (time < call.frames - 1)  # the next frame is that of the next utterance
     return {
-        "leading_change": _median(change, counted & (second < leading), stride),
-        "trailing_change": _median(change, counted & (first >= leading), stride),
+        "leading_change": _median(change, counted & (time + 1 < leading)),
+        "trailing_change": _median(change, counted & (time >= leading)),
     }
 
 
-def _median(values: Array, counted: Array, stride: int) -> Array:
-    """The lower median of every k-th of the values that count; NaN when none does."""
+def _median(values: Array, counted: Array) -> Array:
+    """The lower median of the values that count; NaN when none does."""
     xp = namespace(values)
-    kept = xp.reshape(counted, (-1,))[::stride]
-    ordered = xp.sort(xp.where(kept, xp.reshape(values, (-1,))[::stride], float("inf")))
-    count = xp.sum(xp.astype(kept, xp.int32))
+    ordered = xp.sort(xp.where(counted, values, float("inf")))
+    count = xp.sum(xp.astype(counted, xp.int32))
     middle = xp.where(count > 0, (count - 1) // 2, 0)
     return xp.where(count > 0, xp.take(ordered, xp.reshape(middle, (1,)), axis=0)[0], float("nan"))
 

@@ -35,8 +35,8 @@ LATER = {"sinks": (), "on_error": "alert", "on_warning": "alert", "ignore": ("CT
 
 
 def limit(size: tuple[int, int, int]) -> int:
-    """Bytes at the peak: a sample and two arrays worked out of it, or the places and masks of all frames."""
-    return max(3 * SAMPLE, 24 * size[0] * size[1]) + PACKED
+    """Bytes at the peak: a sample and half as much worked out of it, and the largest score and masks of each frame."""
+    return 3 * SAMPLE // 2 + 12 * size[0] * size[1] + PACKED
 
 
 class Alive(TorchDispatchMode):
