@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 
 from ctcguard import CTCVerdictError, guard_step, observe, watch
 from ctcguard.case import Passing
-from ctcguard.clock import ALWAYS_CALLS, SELDOM_CALLS
+from ctcguard.clock import AIM, ALWAYS_CALLS, SELDOM_CALLS
 from ctcguard.sound import sound, sound_losses
 from ctcguard_integrations import jax_call
 from ctcguard_integrations.jax_recorder import LOOK_S
@@ -239,7 +239,7 @@ def test_in_jax_scores_are_looked_at_from_time_to_time() -> None:
     assert [verdict.code for verdict in step.verdicts] == ["CTC404"]
 
 
-@pytest.mark.parametrize(("step_s", "looked_at"), [(1.0, 1.0), (0.01, 0.1)])
+@pytest.mark.parametrize(("step_s", "looked_at"), [(1.0, 1.0), (0.01, 0.1 * AIM)])
 def test_in_jax_what_a_look_takes_of_the_device_is_held_against_the_budget(
     step_s: float, looked_at: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
