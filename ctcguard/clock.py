@@ -17,8 +17,8 @@ ALWAYS_CALLS: Final = 32
 MEMORY_CALLS: Final = 1024
 """After so many calls half of what was counted is forgotten: what a run can afford changes."""
 AIM: Final = 0.6
-"""Of the budget, what is filled with measurements that can be left out. The rest is for what no clock of the guard's own
-shows, such as what it pushes out of the caches: so that a stopwatch, too, finds it within its budget (docs/cost.md)."""
+"""Of the budget, what is filled with measurements that can be left out. The rest is for what the guard's own clock does
+not show, such as what it pushes out of the caches: a stopwatch, too, has to find it within its budget (docs/cost.md)."""
 SELDOM_CALLS: Final = 17
 """One in so many calls is measured although contracts alone take the budget, for rules about whole runs need it …
 A prime, so that losses that take turns all have theirs."""
