@@ -18,7 +18,7 @@ MEMORY_CALLS: Final = 1024
 """After so many calls half of what was counted is forgotten: what a run can afford changes."""
 AIM: Final = 0.6
 """Of the budget, what is filled with measurements that can be left out. The rest is for what the guard's own clock does
-not show, such as what it pushes out of the caches: a stopwatch, too, has to find it within its budget (docs/cost.md)."""
+not show, such as what it pushes out of the caches: a stopwatch, too, has to find it within (docs/cost.md)."""
 SELDOM_CALLS: Final = 17
 """One in so many calls is measured although contracts alone take the budget, for rules about whole runs need it …
 A prime, so that losses that take turns all have theirs."""
@@ -81,8 +81,8 @@ class Clock:
         if self._budget is None:
             return
         cost_s, self._spent_before_s = self._spent_s - self._spent_before_s, self._spent_s
-        if self._over:
-            self._contract_s = cost_s
+        if self._over:  # a mean, for what is judged later lies at one call or at the next
+            self._contract_s += (cost_s - self._contract_s) / (8 if self._contract_s else 1)
         else:
             sample_s = max(0.0, cost_s - self._contract_s)
             self._sample_s, self._last_sample_s = min(sample_s, self._last_sample_s), sample_s

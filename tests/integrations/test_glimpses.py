@@ -226,8 +226,7 @@ def test_in_jax_a_step_is_compiled_once_and_a_mistake_is_named_as_at_the_start()
     assert said[0][0] == "CTC201"
 
 
-def test_in_jax_scores_are_looked_at_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctcguard.clock.DEAR", np.inf)  # beside the contracts of so small a step a look is very dear
+def test_in_jax_scores_are_looked_at_from_time_to_time() -> None:
     step = optax_step(budget=SPENT, on_error="log", on_warning="log")
     random = np.random.default_rng(0)
     labels, frames = jnp.asarray([[1, 2, 2, 4]] * 3), jnp.asarray([30, 24, 17])
