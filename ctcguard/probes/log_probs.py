@@ -36,6 +36,8 @@ SAMPLED_VALUES = 65_536
 """… and values: wide vocabularies cost no more than narrow ones."""
 EVIDENCE_VALUES = 8_192
 """Values read to tell a softmax over the wrong axis, or one in half precision."""
+ROUNDING = 1e-6
+"""Of a share: how much two sums of the same values may differ, by the order in which they were added."""
 BLOCK_VALUES = 16_384
 """Values of the sample that something is worked out of at a time: what is in between is small beside the sample."""
 
@@ -296,11 +298,11 @@ def greedy(call: CTCCall) -> dict[str, Array]:
     wins = sum(_wins(values[:, part], peak[part], frames[part]) for part in parts)
     total = xp.sum(frames)
     share = wins / xp.where(total > 0, total, 1.0)
-    blank = arange(share, call.classes) == call.blank
+    blank, top = arange(share, call.classes) == call.blank, xp.max(share)
     return {
         "blank_fraction": xp.sum(xp.where(blank, share, 0.0)),
-        "top_class": xp.argmax(share),
-        "top_fraction": xp.max(share),
+        "top_class": xp.argmax(xp.astype(share >= top * (1 - ROUNDING), share.dtype)),
+        "top_fraction": top,
     }
 
 
