@@ -69,32 +69,45 @@ def in_a_loop(make: Callable[[], Loop]) -> Iterator[tuple[str, Callable[[], Pair
 def in_the_trainer() -> Iterator[tuple[str, Callable[[], Pair]]]:
     """The pairs of the Trainer; its own option switches DebugUnderflowOverflow on."""
 
-    def apart(started: Callable[[], Arm]) -> Pair:
-        return late(_started), late(started)
+    def apart(**changes: Any) -> Pair:
+        return late(lambda: arm(_started())), late(lambda: arm(_started(**changes)))
 
-    yield "unguarded again", partial(apart, _started)
+    def anomaly() -> Pair:
+        loop = _started()
+        return arm(loop), arm(loop, lambda: torch.autograd.set_detect_anomaly(True))
+
+    yield "unguarded again", apart
     for name, settings in GUARDS.items():
-        yield name, partial(apart, partial(_guarded, settings))
-    yield (
-        "autograd anomaly mode",
-        partial(apart, partial(_started, lambda: torch.autograd.set_detect_anomaly(True))),
-    )
-    yield "HF DebugUnderflowOverflow", partial(apart, partial(_started, debug="underflow_overflow"))
+        yield name, partial(_guarded, settings)
+    yield "autograd anomaly mode", anomaly
+    yield "HF DebugUnderflowOverflow", partial(apart, debug="underflow_overflow")
 
 
-def _started(during: Callable[[], AbstractContextManager[Any]] = nullcontext, **changes: Any) -> Arm:
-    loop = TrainerLoop(**changes)
+def _started(callbacks: Any = (), **changes: Any) -> TrainerLoop:
+    loop = TrainerLoop(callbacks, **changes)
     loop.start()
-    return arm(loop, during)
+    return loop
 
 
-def _guarded(settings: dict[str, Any]) -> Arm:
+def _guarded(settings: dict[str, Any]) -> Pair:
+    """The callback, with a guard or with none, as before a training and after it."""
     from ctcguard import CTCGuard
 
-    guard = CTCGuard(sinks=(), **settings)
-    loop = TrainerLoop([guard])
-    loop.start()
-    return arm(loop, seam_of(guard.watch))
+    callback = CTCGuard(sinks=(), **settings)
+    loop = _started([callback])
+    guard, callback._watch = callback.watch, None
+    seeing = seam_of(guard)
+
+    @contextmanager
+    def at_work() -> Iterator[None]:
+        callback._watch = guard
+        try:
+            with seeing():
+                yield
+        finally:
+            callback._watch = None
+
+    return arm(loop), arm(loop, at_work)
 
 
 def _watched(together: Callable[[Callable[[], AbstractContextManager[Any]]], Pair], settings: dict[str, Any]) -> Pair:

@@ -16,7 +16,7 @@ from ctcguard.cli import main
 from ctcguard.finding import Finding, Severity
 from ctcguard.verdict import Verdict
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parent
 END = {"steps": 240, "calls": 1, "overhead_fraction": 0.0042}
 
 

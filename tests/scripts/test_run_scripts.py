@@ -15,7 +15,7 @@ from ctcguard.program import Program
 from ctcguard.runner import run
 from tests.plain import printed
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parent
 FINDINGS = Path("findings.jsonl")
 
 

@@ -15,7 +15,7 @@ from ctcguard.errors import SettingsError
 from ctcguard.settings import load
 from tests.plain import printed
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parent
 FINDINGS = Path("findings.jsonl")
 
 
