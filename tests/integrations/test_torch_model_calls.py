@@ -436,7 +436,7 @@ HEALTHY: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 @pytest.mark.filterwarnings("ignore:.*of the inputs have requires_grad.*")
-@pytest.mark.parametrize(("seed", "name"), enumerate(HEALTHY))
+@pytest.mark.parametrize(("seed", "name"), list(enumerate(HEALTHY)))
 def test_models_of_transformers_are_silent_and_train_bit_for_bit(seed: int, name: str) -> None:
     make, options = HEALTHY[name]
     guard = CTCGuard(probe_model=True, on_error="log", on_warning="log")
