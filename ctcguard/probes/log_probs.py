@@ -83,7 +83,27 @@ def _peaks(call: CTCCall) -> Array:
 
 
 def maxima(call: CTCCall) -> Array:
-    """The largest score of every frame, (batch, time), float32 or float64; numpy's on the host."""
+    """The largest score of every frame.
+
+    Parameters
+    ----------
+    call : CTCCall
+        ``scores`` (batch, time, classes), at least one class.
+
+    Returns
+    -------
+    array, (batch, time)
+        In the unit of the scores, float32 (float64 of float64); NaN where a score of the frame is NaN. An array of
+        numpy for scores on the host.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ctcguard.call import ctc_call
+    >>> scores = np.asarray([[[0.0, 1.0], [3.0, 2.0]]])
+    >>> maxima(ctc_call(logits=scores, targets=[[1]], input_lengths=[2], target_lengths=[1], blank=0)).tolist()
+    [[1.0, 3.0]]
+    """
     return host_view(wide(highest(call.scores, axis=2)))
 
 
