@@ -104,7 +104,11 @@ def maxima(call: CTCCall) -> Array:
     >>> maxima(ctc_call(logits=scores, targets=[[1]], input_lengths=[2], target_lengths=[1], blank=0)).tolist()
     [[1.0, 3.0]]
     """
-    return host_view(wide(highest(call.scores, axis=2)))
+    return _largest(call.scores)
+
+
+def _largest(scores: Array) -> Array:
+    return host_view(wide(highest(scores, axis=2)))
 
 
 def frame_maxima(call: CTCCall, every_frame: bool = False) -> dict[str, Array]:
@@ -141,10 +145,8 @@ def frame_maxima(call: CTCCall, every_frame: bool = False) -> dict[str, Array]:
         return {}
     many = ceil(call.batch * call.frames * call.classes / SCANNED_VALUES)
     stride = 1 if every_frame or not is_host(call.scores) else many
-    if stride == 1:
-        return _of_maxima(call.once(maxima), call.once(_valid))
-    some = host_view(wide(highest(call.scores[:, ::stride, :], axis=2)))
-    return _of_maxima(some, call.once(_valid)[:, ::stride])
+    found = call.once(maxima) if stride == 1 else _largest(call.scores[:, ::stride, :])
+    return _of_maxima(found, call.once(_valid)[:, ::stride])
 
 
 def _of_maxima(found: Array, valid: Array) -> dict[str, Array]:

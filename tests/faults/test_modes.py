@@ -135,7 +135,7 @@ class Asked(torch.nn.Parameter):
     @property
     def grad(self) -> torch.Tensor | None:
         self.by.add(threading.get_ident())
-        return torch.Tensor.grad.__get__(self)  # type: ignore[attr-defined, no-any-return]
+        return super().grad
 
 
 def test_the_gradient_of_another_threads_head_is_not_asked_for() -> None:
