@@ -17,11 +17,11 @@ from jax.experimental import checkify
 from benchmarks.overhead.ratios import Pair
 from benchmarks.overhead.torch_arms import GUARDS, arm, own_time
 
-BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 16, 300, 80, 40, 64, 360
+BATCH, FRAMES, FEATURES, LABELS, CLASSES, HIDDEN = 32, 500, 80, 40, 64, 360
 
 
 def batch() -> dict[str, jax.Array]:
-    """Utterances of 150 to 300 frames, all with 40 labels."""
+    """Utterances of 250 to 500 frames, all with 40 labels."""
     random = np.random.default_rng(0)
     frames = random.integers(FRAMES // 2, FRAMES + 1, (BATCH, 1))
     return {

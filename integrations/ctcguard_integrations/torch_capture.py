@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from math import isnan
+from math import inf, isnan
 from typing import Any
 
 import numpy as np
@@ -110,16 +110,20 @@ class Capture:
         return case
 
     def measure(self, taken: Case | Passing, scores: Any, losses: torch.Tensor | None) -> Case | None:
-        """Measure what has not been measured yet, and judge it now or when it arrives; None if the call may pass."""
-        found = None if losses is None else host_view(losses.detach()).reshape(-1)
+        """Measure what has not been measured yet, and judge it now or when it arrives; None if the call may pass.
+
+        With ``zero_infinity`` the losses may be as they were before infinities became 0.
+        """
         if isinstance(taken, Case):
             case = taken
-        elif type(found) is np.ndarray and self._guard.let_pass(taken, found.tolist()):
+        elif losses is not None and losses.is_cpu and self._guard.let_pass(taken, losses.tolist()):
             return None
         else:
             call = replace(taken.make(), scores=scores.detach().transpose(0, 1), call_site=call_site(3))
             case = self._guard.reopen(taken, self._with_origin(call, scores))
-        call = case.call if found is None else case.call.with_losses(found)
+        if losses is not None and case.call.zero_infinity:
+            losses = losses.masked_fill(losses == inf, 0)
+        call = case.call if losses is None else case.call.with_losses(host_view(losses.detach()).reshape(-1))
         depth, gradient = self._guard.depth(call), self._gradient(call, losses)
         probes = (*(() if case.ran else CONTRACT), *depth.probes, *([lambda _: gradient] if gradient else ()))
         if is_host(call.scores):
@@ -174,8 +178,10 @@ def _on_host(values: Any) -> Any:
 
 
 def _detached(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Scores and losses outside of the graph; numpy views of targets and lengths that are on the host."""
+    """Scores and losses outside of the graph, losses as a tensor; numpy views of labels and lengths on the host."""
     views = {name: _on_host(arguments[name]) for name in LABELS}
-    floats = {name: arguments[name] for name in ("log_probs", "logits", "losses") if name in arguments}
+    if arguments.get("losses") is not None:
+        views["losses"] = torch.as_tensor(arguments["losses"]).detach()
+    floats = {name: arguments[name] for name in ("log_probs", "logits") if name in arguments}
     views |= {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in floats.items()}
     return arguments | views

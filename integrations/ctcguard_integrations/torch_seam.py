@@ -32,7 +32,6 @@ class Observer(Protocol):
         """A scaler was updated."""
 
 
-INFINITY = float("inf")
 LONGEST_REDUCTION = 4
 """Nodes from what ``torch.ctc_loss`` returns to the loss itself, that one included."""
 
@@ -150,13 +149,13 @@ def with_losses(original: Callable[..., torch.Tensor], **arguments: Any) -> tupl
     Returns
     -------
     result, losses : torch.Tensor
-        Both with their graph.
+        Both with their graph. Off a node the losses are as they were before ``zero_infinity`` made 0 of infinities.
     """
     if torch.is_grad_enabled() and arguments["log_probs"].requires_grad:
         result = original(*arguments.values())
         kept = _kept(result.grad_fn)
         if kept is not None:
-            return result, kept.masked_fill(kept == INFINITY, 0) if arguments["zero_infinity"] else kept
+            return result, kept
         with torch.no_grad():
             return result, original(*{**arguments, "reduction": 0}.values())
     losses = original(*{**arguments, "reduction": 0}.values())

@@ -398,6 +398,18 @@ def test_observe_a_loss_of_ones_own() -> None:
             guard.observe(log_probs=scores, **{**call, "input_lengths": [20]})
 
 
+@pytest.mark.parametrize("given", [torch.Tensor.detach, torch.Tensor.numpy, torch.Tensor.tolist])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_losses_of_ones_own_may_be_of_any_kind(given: Callable[..., Any], wrong: bool) -> None:
+    log_probs = torch.randn(2, 20, 5).log_softmax(-1)
+    call = {"targets": [[1, 2], [3, 4]], "input_lengths": [20, 20], "target_lengths": [2, 2], "blank": 0}
+    labels = torch.tensor(call["targets"]), torch.tensor([20, 20]), torch.tensor([2, 2])
+    losses = torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), *labels, reduction="none") * (-1 if wrong else 1)
+    with watch(sinks=(), on_error="alert") as guard:
+        guard.observe(log_probs=log_probs, **call, losses=given(losses), zero_infinity=True)
+    assert {finding.code for finding in guard.findings} == ({"CTC501", "CTC504", "CTC505"} if wrong else set())
+
+
 @pytest.fixture
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measurements take the road of a CUDA device: packed, queued, read before the optimizer."""
