@@ -98,6 +98,16 @@ def by_callback(step: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: inner(*args)  # noqa: PLW0108 - not a jit object
 
 
+def called_back(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step with a callback that does nothing: what any of them costs a program, without a guard."""
+
+    def with_callback(*args: Any) -> Any:
+        jax.debug.callback(lambda: None)
+        return step(*args)
+
+    return jax.jit(with_callback)
+
+
 def guarded(compiled: Callable[..., Any], settings: dict[str, Any]) -> Pair:
     """The compiled step without and with a guard."""
     from ctcguard import guard_step
@@ -122,5 +132,6 @@ def in_flax() -> Iterator[tuple[str, Callable[[], Pair]]]:
         yield name, partial(guarded, jax.jit, settings)
     yield "ctcguard, on_error=log", partial(guarded, jax.jit, {"on_error": "log", "on_warning": "log"})
     yield "ctcguard, by callback", partial(guarded, by_callback, {})
+    yield "a callback of JAX that does nothing", partial(pair, called_back)
     yield "jax_debug_nans", partial(pair, during=lambda: jax.debug_nans(True))
     yield "checkify", partial(pair, checked)
