@@ -3,8 +3,8 @@
 report: https://github.com/Sierkinhane/CRNN_Chinese_Characters_Rec/issues/59
 record: lr-explosion
 expects: CTC704 diverged at step 143
-settings: {"thresholds": {"loss-spike":{"grace_steps":50,"calls":32,"tolerated_fraction":0.5,"factor":8,"recovery":0.95}}}
-"""
+settings: {"thresholds": {"loss-spike": {"grace_steps": 50, "calls": 32, "tolerated_fraction": 0.5, "factor": 8, "recovery": 0.95}}}
+"""  # noqa: E501 - JSON is one line
 
 import torch
 from torch import nn
