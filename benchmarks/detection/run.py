@@ -2,6 +2,7 @@
 
     python benchmarks/detection/run.py                       everything; hours, nearly all of them TrainCheck's
     python benchmarks/detection/run.py --tools ctcguard      one column anew, the others stay
+    python benchmarks/detection/run.py --pairs torch/blank_beyond_the_head   one pair, by its name
     python benchmarks/detection/run.py --changed             what was never measured, or whose programs have changed
     python benchmarks/detection/run.py --judge               nothing is run: judge the recorded alarms again
 
@@ -50,6 +51,8 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--tools", nargs="+", choices=NAMED, default=list(NAMED), metavar="TOOL", help=", ".join(NAMED))
+    names = [each.pair.name for each in programs()]
+    parser.add_argument("--pairs", nargs="+", choices=names, default=names, metavar="PAIR", help="only these")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--changed", action="store_true", help="only what is missing, or whose programs have changed")
     what.add_argument("--judge", action="store_true", help="run nothing; write both files from what is recorded")
@@ -62,8 +65,9 @@ def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory() as copy:
         shutil.copytree(pairs.HERE, copy, dirs_exist_ok=True)
+        chosen = [each for each in programs(Path(copy)) if each.pair.name in options.pairs]
         for tool in [] if options.judge else [NAMED[name] for name in options.tools]:
-            run(tool, programs(Path(copy)), options)
+            run(tool, chosen, options)
     record, corpus = load(), programs()
     write(record, corpus)
     print(table.short(judged(record, corpus)))

@@ -79,7 +79,7 @@ TRAININGS: dict[str, tuple[str, Callable[[], Pairs]]] = {
     "trainer": ("the demo's Wav2Vec2-BERT in the HF Trainer, 16 utterances", trainer),
     "cnn-bilstm": ("a CNN-BiLSTM in a plain loop, 32 × 250 × 32", cnn_bilstm),
     "wav2vec2": ("a tiny Wav2Vec2 on raw audio in a plain loop, 16 × 99 × 32", wav2vec2),
-    "flax": ("a Flax nnx model and optax, jit, 32 × 500 × 64", flax),
+    "flax": ("a CNN-BiLSTM in Flax nnx with optax, jit, 32 × 250 × 32", flax),
 }
 LOOPS = ("cnn-bilstm", "wav2vec2")
 """What the peers can be attached to."""

@@ -79,11 +79,13 @@ def test_the_peers_are_pinned() -> None:
 
 def test_the_command_line() -> None:
     assert run.arguments([]).tools == list(NAMED)
-    one = run.arguments(["--tools", "ctcguard", "--changed"])
-    assert (one.tools, one.changed, one.judge) == (["ctcguard"], True, False)
+    assert run.arguments([]).pairs == [each.pair.name for each in CORPUS]
+    name = CORPUS[0].pair.name
+    one = run.arguments(["--tools", "ctcguard", "--pairs", name, "--changed"])
+    assert (one.tools, one.pairs, one.changed, one.judge) == (["ctcguard"], [name], True, False)
 
 
-@pytest.mark.parametrize("line", [["--tools", "ctcgard"], ["--changed", "--judge"]])
+@pytest.mark.parametrize("line", [["--tools", "ctcgard"], ["--pairs", "label_beyond_hed"], ["--changed", "--judge"]])
 def test_what_the_command_line_refuses(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run.arguments(line)
