@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "OMP_NUM_THREADS": "1",  # the arrays are tiny, and there may be a second worker
 }
+
+# A shell starts jobs in the background deaf to interrupts, and their children are, too; some are interrupted in tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Programs are compiled for one run on a few numbers each: ten times faster without the compiler's efforts. In a process
 # with several devices (test_jax_matrix.py) whoever starts it chooses.
